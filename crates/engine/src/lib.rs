@@ -1,0 +1,14 @@
+//! The data plane: moves a source's rows and changes to a target over the connector contract.
+//!
+//! [`feed::run`] is the map of it all. The parts, in the order in which a change meets them: `capture` writes
+//! the source's log into the `journal`; `copy` reads the past in chunks, each with its cut; `merge` says which
+//! change applies to which row; `apply` folds and writes. The engine knows no driver (only the contract) and no
+//! phase of the migration's life beyond what its own work needs.
+
+pub mod feed;
+pub mod settings;
+pub mod status;
+
+pub use feed::{Outcome, run};
+pub use settings::{ApplyMode, Settings, Until};
+pub use status::{Phase, Status};

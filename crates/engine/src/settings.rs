@@ -1,0 +1,65 @@
+//! What a feed is told.
+
+use std::path::PathBuf;
+
+/// How a feed runs. Made once, by the binary, from flags and configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The migration's name: the stream under which the target keeps its records.
+    pub name: String,
+    /// The migration's folder: journal, catalog. The caller holds its lock.
+    pub dir: PathBuf,
+    pub until: Until,
+    /// Concurrent chunk reads, and as many concurrent loads.
+    pub copy_streams: usize,
+    /// Size of one chunk on the source's disk.
+    pub chunk_bytes: u64,
+    /// A table larger than this is copied by key ranges under several cuts, if its keys allow it, so that no
+    /// snapshot is held for long.
+    pub one_cut_bytes_max: u64,
+    /// After this many seconds a wave hands out no more key ranges and a new one begins.
+    pub wave_seconds_max: u64,
+    pub apply: ApplyMode,
+    /// Budget of one folded slice in memory. Two slices exist at a time: one being folded, one being written.
+    pub slice_bytes: usize,
+}
+
+impl Settings {
+    pub fn new(name: impl Into<String>, dir: impl Into<PathBuf>) -> Settings {
+        Settings {
+            name: name.into(),
+            dir: dir.into(),
+            until: Until::Stopped,
+            // One core is kept for the source's and one for the target's own work on a small machine.
+            copy_streams: 2,
+            chunk_bytes: 64 << 20,
+            one_cut_bytes_max: 16 << 30,
+            wave_seconds_max: 300,
+            apply: ApplyMode::Auto,
+            // Folded rows cost two to four times their bytes; two slices of 16 MiB stay well below 256 MB.
+            slice_bytes: 16 << 20,
+        }
+    }
+}
+
+/// When [`crate::run`] returns by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Only when it is told to stop.
+    Stopped,
+    /// Once every chunk is on the target.
+    Copied,
+    /// Once every table is copied, the schema is finished, and everything that the source had committed when
+    /// this was asked is applied.
+    CaughtUp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplyMode {
+    /// Catch-up while behind, strict once near.
+    Auto,
+    /// Folded, set-based: many source transactions become one target transaction.
+    CatchUp,
+    /// Row by row in source order.
+    Strict,
+}
