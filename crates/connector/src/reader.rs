@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::{Catalog, Change, Cut, Key, Position, Range, Relation, Row, Sequence, Table};
+use model::{Catalog, Change, Cut, Key, Position, Range, Relation, Row, Sequence, Table, Transaction};
 
 use crate::{Finding, NativeSchema, Result, Selection};
 
@@ -68,12 +68,13 @@ pub trait Capture: Send {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    Begin,
+    /// `seq` is 0: the journal gives it.
+    Begin(Transaction),
     /// Before the first change that uses it, inside a transaction.
     Relation(Relation),
     Change(Change),
-    /// `id`, `position` and `committed_us` as in [`model::Transaction`].
-    Commit { id: u64, position: Position, committed_us: i64 },
+    /// The boundary right after the transaction.
+    Commit { position: Position },
     /// Between transactions: nothing of ours is in the log up to here, so it may be acknowledged.
     Idle { position: Position },
 }

@@ -53,7 +53,7 @@ impl Cut {
     pub fn contains(&self, transaction: &Transaction) -> bool {
         match self {
             Cut::Snapshot(snapshot) => snapshot.contains(transaction.id),
-            Cut::Prefix { order } => transaction.position.order <= *order,
+            Cut::Prefix { order } => transaction.order <= *order,
         }
     }
 }
