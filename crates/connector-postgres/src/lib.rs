@@ -1,0 +1,48 @@
+//! PostgreSQL 13 to 18, as a source and as a target.
+//!
+//! One own client speaks the protocol (`net`, `tls`, `login`, `wire`, `pipeline`, `copy`): capture needs a copy in
+//! both directions, and chunks pass from one server's socket to the other's untouched, which no library offers.
+//! Reading: `catalog`, `dump`, `wave`, `stream` (with `pgoutput`, `xid`, `lsn`), gathered in `reader`.
+//! Writing: `create`, `apply` (with `statement`, `encode`), `records`, gathered in `writer`.
+
+mod apply;
+mod catalog;
+mod check;
+mod copy;
+mod create;
+mod dump;
+mod encode;
+mod error;
+mod login;
+mod lsn;
+mod net;
+mod pgoutput;
+mod pipeline;
+mod reader;
+mod records;
+mod session;
+mod sql;
+mod statement;
+mod stream;
+mod tls;
+mod url;
+mod wave;
+mod wire;
+#[cfg(test)]
+mod wire_test;
+mod writer;
+mod xid;
+
+use std::sync::Arc;
+
+use connector::{Reader, Result, Writer};
+
+/// A source at `postgres://…`. Connects when it is first used.
+pub fn open_reader(url: &str) -> Result<Arc<dyn Reader>> {
+    Ok(Arc::new(reader::PostgresReader::new(url::Settings::parse(url)?)))
+}
+
+/// A target at `postgres://…`. Connects when it is first used.
+pub fn open_writer(url: &str) -> Result<Arc<dyn Writer>> {
+    Ok(Arc::new(writer::PostgresWriter::new(url::Settings::parse(url)?)))
+}

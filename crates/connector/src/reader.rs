@@ -88,7 +88,7 @@ pub trait Wave: Send + Sync {
     fn settled(&self) -> &Position;
 
     /// Slices one table, in order, into ranges of about `bytes` each; never empty, and together they hold every
-    /// row that the cut shows (for [`Slicing::Keys`]: every row after `after`, unless `ranges_max` stopped it).
+    /// row that the cut shows (for [`Slicing::Keys`]: within its bounds, as far as `ranges_max` allowed).
     async fn plan(&self, table: &Table, slicing: &Slicing, bytes: u64) -> Result<Vec<Range>>;
 
     /// Reads the rows of one range as the cut shows them: all columns that are stored, in catalog order.
@@ -100,8 +100,9 @@ pub trait Wave: Send + Sync {
 pub enum Slicing {
     /// Whatever reads fastest under one cut; the table must be copied within this wave.
     OneCut,
-    /// By key range, for keys that the client orders as the server does: survives the wave.
-    Keys { after: Option<Key>, ranges_max: usize },
+    /// By key range within `(after, upto]`, for keys that the client orders as the server does: survives the
+    /// wave. The last range ends at `upto`, unless `ranges_max` stopped the plan before.
+    Keys { after: Option<Key>, upto: Option<Key>, ranges_max: usize },
 }
 
 /// How chunk data travels. Reader and writer agree on one before the copy.

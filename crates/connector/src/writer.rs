@@ -49,6 +49,9 @@ pub trait Writer: Send + Sync {
         data: &mut dyn ChunkStream,
     ) -> Result<Loaded>;
 
+    /// The chunks on record, after any earlier load's commit in flight has ended.
+    async fn ledger(&self, owner: &Owner) -> Result<Vec<Loaded>>;
+
     /// Empties a table and forgets its chunks, in one transaction.
     async fn reset(&self, owner: &Owner, table: &Table) -> Result<()>;
 
@@ -133,12 +136,17 @@ pub struct Quarantined {
 /// Applies steps over one connection, in transactions that also move the progress.
 #[async_trait]
 pub trait Applier: Send {
+    /// What was on record when this connection was opened, read after any earlier session's commit in flight has
+    /// ended: so it also answers what became of a commit whose answer was lost.
+    fn progress(&self) -> Option<&Progress>;
+
     /// Carries out steps in order, in the open transaction or in a new one. Every UPDATE and DELETE must hit
     /// exactly one row and every INSERT insert one; anything else is a refusal.
     /// After an error the transaction is as good as rolled back: call [`Applier::rollback`].
     async fn write(&mut self, steps: &[Step]) -> std::result::Result<(), ApplyError>;
 
-    /// Records the progress and commits. `Retry::Unknown` when the connection broke after the commit was sent.
+    /// Records the progress and commits. The record moves only if it stands where this applier left it (or found
+    /// it); otherwise `Fenced`, or `Retry::Later` when an earlier session of ours had moved it. `Retry::Unknown` when the connection broke after the commit was sent.
     async fn commit(&mut self, progress: &Progress) -> Result<()>;
 
     async fn rollback(&mut self) -> Result<()>;

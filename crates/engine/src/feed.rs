@@ -1,11 +1,26 @@
-//! The map of the data plane.
+//! The map of the data plane: what happens in which order, from the claim to following.
 
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use connector::{Reader, Writer};
+use connector::{Claim, NativeSchema, Owner, Reader, Writer, failpoint};
+use model::{Catalog, Loaded, Position};
 use tokio::sync::watch;
 
-use crate::{Settings, Status};
+use crate::apply::{Applying, Ended, Goal};
+use crate::capture::{Capturing, chain};
+use crate::copy::Copying;
+use crate::error::Error;
+use crate::journal::{Append, Journal};
+use crate::merge::Cuts;
+use crate::meter::{Meter, now_us};
+use crate::retry::{Backoff, can_retry};
+use crate::status::{Phase, Status};
+use crate::store::{self, Plan};
+use crate::{Settings, Until, drift};
 
 /// Why [`run`] returned without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,22 +33,366 @@ pub enum Outcome {
     Held,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Connector(#[from] connector::Error),
-}
-
 /// Runs one feed until it is done, told to stop, or cannot go on.
 ///
 /// Temporary faults (lost connections, restarting servers) are retried inside and shown in `status.retrying`.
 /// An error is final: what was done is durable, and running again goes on from there.
 pub async fn run(
-    _reader: Arc<dyn Reader>,
-    _writer: Arc<dyn Writer>,
-    _settings: Settings,
-    _status: watch::Sender<Status>,
-    _stop: watch::Receiver<bool>,
+    reader: Arc<dyn Reader>,
+    writer: Arc<dyn Writer>,
+    settings: Settings,
+    status: watch::Sender<Status>,
+    stop: watch::Receiver<bool>,
 ) -> Result<Outcome, Error> {
-    Ok(Outcome::Stopped)
+    let claim = writer.claim(&settings.name).await?;
+    failpoint::hit(failpoint::CLAIM_AFTER);
+    let plan = match store::load(&settings.dir)? {
+        Some(plan) => plan,
+        None => make_plan(reader.as_ref(), &settings, &claim).await?,
+    };
+    let (journal, append) = Journal::open(&store::journal_dir(&settings.dir), claim.epoch)?;
+    whole_journal(&settings, &journal, &claim)?;
+
+    // One switch for all parts: thrown by the caller's stop, or by the end of this feed.
+    let (halt, halted) = watch::channel(*stop.borrow());
+    let meter = Arc::new(Meter::new(&settings.name));
+    meter.planned(&plan.catalog);
+    let (captured, _) = watch::channel(None);
+    let feed = Feed {
+        reader,
+        writer,
+        owner: Owner { stream: settings.name.clone(), epoch: claim.epoch },
+        catalog: Arc::new(plan.catalog),
+        native: plan.native,
+        settings,
+        journal,
+        captured,
+        meter,
+        trimmable: Arc::new(AtomicU64::new(0)),
+        stop: halted,
+    };
+    let capture = feed.start_capture(append, plan.start)?;
+    let outcome = tokio::select! {
+        biased;
+        outcome = feed.pipeline(claim) => outcome,
+        failed = capture_failed(capture) => Err(failed),
+        failed = feed.watch(&status) => Err(failed),
+        never = throw(&halt, stop) => match never {},
+    };
+    halt.send_replace(true);
+    feed.publish(&status);
+    outcome
+}
+
+/// Introspects the source and creates what capture needs there. From here on the plan stands.
+async fn make_plan(reader: &dyn Reader, settings: &Settings, claim: &Claim) -> Result<Plan, Error> {
+    if claim.progress.is_some() || !claim.chunks.is_empty() {
+        return Err(Error::UnknownMigration { name: settings.name.clone(), dir: settings.dir.clone() });
+    }
+    let catalog = reader.catalog(&settings.selection).await?;
+    let native = match reader.native_schema(&catalog).await {
+        Ok(native) => Some(native),
+        // Not needed when the target has its tables already; where it is needed, `create` says so.
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "the schema cannot be carried over; the target must have it already");
+            None
+        }
+    };
+    let start = reader.prepare(&settings.name, &catalog).await?;
+    failpoint::hit(failpoint::PREPARE_AFTER);
+    let plan = Plan { name: settings.name.clone(), catalog, native, start, planned_us: now_us() };
+    store::save(&settings.dir, &plan)?;
+    Ok(plan)
+}
+
+/// The journal must reach to where the target stands: what is missing between them is nowhere else.
+fn whole_journal(settings: &Settings, journal: &Journal, claim: &Claim) -> Result<(), Error> {
+    let journal_seq = journal.last().map_or(0, |(seq, _)| seq);
+    let applied_seq = claim.progress.as_ref().map_or(0, |progress| progress.seq);
+    if applied_seq > journal_seq {
+        return Err(Error::JournalBehind { dir: store::journal_dir(&settings.dir), journal_seq, applied_seq });
+    }
+    Ok(())
+}
+
+struct Feed {
+    reader: Arc<dyn Reader>,
+    writer: Arc<dyn Writer>,
+    owner: Owner,
+    catalog: Arc<Catalog>,
+    native: Option<NativeSchema>,
+    settings: Settings,
+    journal: Journal,
+    captured: watch::Sender<Option<Position>>,
+    meter: Arc<Meter>,
+    trimmable: Arc<AtomicU64>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Feed {
+    /// The order of the work: tables, copy, keys, the log up to where all cuts are settled, the rest of the schema,
+    /// and then the log for as long as is asked.
+    async fn pipeline(&self, claim: Claim) -> Result<Outcome, Error> {
+        if !claim.finished {
+            let created = self.persist("create", || {
+                self.writer.create(&self.owner, &self.catalog, self.native.as_ref())
+            });
+            if created.await?.is_none() {
+                return Ok(Outcome::Stopped);
+            }
+            failpoint::hit(failpoint::CREATE_AFTER);
+        }
+        let Some(ledger) = self.copy(claim.chunks.clone()).await? else { return Ok(Outcome::Stopped) };
+        if self.settings.until == Until::Copied {
+            return Ok(Outcome::Copied);
+        }
+        if !claim.finished {
+            let keyed = self.persist("keys", || {
+                self.writer.create_keys(&self.owner, &self.catalog, self.native.as_ref())
+            });
+            if keyed.await?.is_none() {
+                return Ok(Outcome::Stopped);
+            }
+            failpoint::hit(failpoint::KEYS_AFTER);
+        }
+        self.meter.phase(Phase::Following);
+        let mut applying = self.applying(&ledger, &claim).await?;
+        if !claim.finished && !self.settle(&mut applying).await? {
+            return Ok(Outcome::Stopped);
+        }
+        self.follow(applying).await
+    }
+
+    async fn copy(&self, ledger: Vec<Loaded>) -> Result<Option<Vec<Loaded>>, Error> {
+        self.meter.phase(Phase::Copying);
+        for loaded in &ledger {
+            if let Ok(at) = self.catalog.tables.binary_search_by(|table| table.name.cmp(&loaded.chunk.table)) {
+                self.meter.chunk(at, loaded, false);
+            }
+        }
+        let copying = Copying {
+            reader: Arc::clone(&self.reader),
+            writer: Arc::clone(&self.writer),
+            owner: self.owner.clone(),
+            catalog: Arc::clone(&self.catalog),
+            settings: self.settings.clone(),
+            meter: Arc::clone(&self.meter),
+            stop: self.stop.clone(),
+        };
+        copying.run(ledger).await
+    }
+
+    async fn applying(&self, ledger: &[Loaded], claim: &Claim) -> Result<Applying, Error> {
+        let row_cuts = claim.row_cuts.iter().map(|row| (row.table.clone(), row.key.clone(), row.cut.clone()));
+        let mut cuts = Cuts::new(&self.catalog, ledger, row_cuts)?;
+        if claim.finished {
+            cuts.settle();
+        }
+        let newest = ledger.iter().map(|loaded| loaded.settled.clone()).max();
+        let mut settled = newest.unwrap_or(Position { order: 0, text: String::new() });
+        if !claim.row_cuts.is_empty() {
+            // Their own positions are not on record; the end of the log now is past all of them.
+            settled = settled.max(self.reader.position().await?);
+        }
+        let index = |name: &model::TableName| self.catalog.tables.iter().position(|table| table.name == *name);
+        let held: HashMap<usize, u64> =
+            claim.holds.iter().filter_map(|hold| Some((index(&hold.table)?, hold.from_seq))).collect();
+        for hold in &claim.holds {
+            if let Some(table) = index(&hold.table) {
+                self.meter.quarantined(table, hold.clone(), None);
+            }
+        }
+        Ok(Applying {
+            reader: Arc::clone(&self.reader),
+            writer: Arc::clone(&self.writer),
+            owner: self.owner.clone(),
+            catalog: Arc::clone(&self.catalog),
+            settings: self.settings.clone(),
+            journal: self.journal.clone(),
+            captured: self.captured.subscribe(),
+            meter: Arc::clone(&self.meter),
+            stop: self.stop.clone(),
+            cuts,
+            settled,
+            held,
+            tried: HashSet::new(),
+            trimmable: Arc::clone(&self.trimmable),
+            isolate_upto: 0,
+        })
+    }
+
+    /// Passes all cuts and finishes the schema. False when it was told to stop before. With tables held back the
+    /// schema stays unfinished, and the cuts stay in force: the held changes still have to be decided by them.
+    async fn settle(&self, applying: &mut Applying) -> Result<bool, Error> {
+        if applying.run(Goal::Settled).await? == Ended::Stopped {
+            return Ok(false);
+        }
+        if !applying.held.is_empty() {
+            return Ok(true);
+        }
+        applying.cuts.settle();
+        let finished = self
+            .persist("finish", || self.writer.finish(&self.owner, &self.catalog, self.native.as_ref()))
+            .await?;
+        let Some(left_out) = finished else { return Ok(false) };
+        for (item, reason) in left_out {
+            tracing::warn!(%item, %reason, "left out of the target's schema");
+        }
+        failpoint::hit(failpoint::FINISH_AFTER);
+        Ok(true)
+    }
+
+    async fn follow(&self, mut applying: Applying) -> Result<Outcome, Error> {
+        if self.settings.until == Until::Stopped {
+            applying.run(Goal::Never).await?;
+            return Ok(Outcome::Stopped);
+        }
+        let asked = self.persist("position", || self.reader.position()).await?;
+        let Some(asked) = asked else { return Ok(Outcome::Stopped) };
+        if applying.run(Goal::Position(asked)).await? == Ended::Stopped {
+            return Ok(Outcome::Stopped);
+        }
+        self.same_schema().await?;
+        if !applying.held.is_empty() {
+            return Ok(Outcome::Held);
+        }
+        self.persist("sequences", || self.advance_sequences()).await?;
+        Ok(Outcome::CaughtUp)
+    }
+
+    async fn advance_sequences(&self) -> connector::Result<()> {
+        let sequences = self.reader.sequences(&self.catalog).await?;
+        self.writer.advance_sequences(&self.owner, &sequences).await
+    }
+
+    async fn same_schema(&self) -> Result<(), Error> {
+        let now = self.reader.catalog(&self.settings.selection).await?;
+        match drift::difference(&self.catalog, &now) {
+            None => Ok(()),
+            Some(what) => Err(Error::SchemaChanged { what }),
+        }
+    }
+
+    /// Tries an idempotent operation until it succeeds, fails for good, or the feed is told to stop (`None`).
+    async fn persist<T, F, O>(&self, part: &'static str, mut operation: O) -> Result<Option<T>, Error>
+    where
+        F: Future<Output = connector::Result<T>>,
+        O: FnMut() -> F,
+    {
+        let mut stop = self.stop.clone();
+        let mut backoff = Backoff::new();
+        loop {
+            let result = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                result = operation() => result,
+            };
+            match result {
+                Ok(value) => {
+                    self.meter.retrying(part, None);
+                    return Ok(Some(value));
+                }
+                Err(error) if can_retry(&error) => {
+                    tracing::warn!(part, error = %chain(&error), "trying again");
+                    self.meter.retrying(part, Some(chain(&error)));
+                    backoff.wait().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Capture runs on a thread of its own: one thread that reads, encodes and fsyncs costs half the processor time
+    /// of the same work spread over a pool, and its fsync blocks nobody else.
+    fn start_capture(
+        &self,
+        append: Append,
+        start: Position,
+    ) -> Result<tokio::sync::oneshot::Receiver<Result<(), Error>>, Error> {
+        let capturing = Capturing {
+            reader: Arc::clone(&self.reader),
+            stream: self.settings.name.clone(),
+            catalog: Arc::clone(&self.catalog),
+            journal: self.journal.clone(),
+            start,
+            captured: self.captured.clone(),
+            meter: Arc::clone(&self.meter),
+            stop: self.stop.clone(),
+        };
+        let (ended, result) = tokio::sync::oneshot::channel();
+        let failed = |source: std::io::Error| Error::Task { what: "captures", reason: source.to_string() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        std::thread::Builder::new()
+            .name("capture".into())
+            .spawn(move || {
+                let outcome = runtime.block_on(capturing.run(append));
+                if ended.send(outcome).is_err() {
+                    tracing::debug!("capture ended after the feed");
+                }
+            })
+            .map_err(failed)?;
+        Ok(result)
+    }
+
+    /// Publishes the status, frees the journal, keeps sequences ahead and watches the source's schema. Returns only
+    /// when the feed must stop.
+    async fn watch(&self, status: &watch::Sender<Status>) -> Error {
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks: u64 = 0;
+        loop {
+            tick.tick().await;
+            ticks += 1;
+            self.publish(status);
+            if let Err(error) = self.journal.trim(self.trimmable.load(Ordering::Relaxed)) {
+                return error.into();
+            }
+            if ticks.is_multiple_of(EVERY_SECOND) {
+                match self.reader.position().await {
+                    Ok(position) => self.meter.source_position(position),
+                    Err(error) => tracing::debug!(error = %chain(&error), "the source's position is not known"),
+                }
+            }
+            if ticks.is_multiple_of(EVERY_TEN_SECONDS) {
+                match self.same_schema().await {
+                    Ok(()) => {}
+                    Err(Error::Connector(error)) if can_retry(&error) => {
+                        tracing::debug!(error = %chain(&error), "the source's schema could not be compared");
+                    }
+                    Err(error) => return error,
+                }
+            }
+        }
+    }
+
+    fn publish(&self, status: &watch::Sender<Status>) {
+        let captured_seq = *self.journal.durable().borrow();
+        let applied = self.trimmable.load(Ordering::Relaxed);
+        let captured = self.captured.borrow().clone();
+        status.send_replace(self.meter.status(
+            captured,
+            captured_seq,
+            self.journal.bytes_after(0),
+            self.journal.bytes_after(applied),
+        ));
+    }
+}
+
+const EVERY_SECOND: u64 = 4;
+const EVERY_TEN_SECONDS: u64 = 40;
+
+async fn capture_failed(ended: tokio::sync::oneshot::Receiver<Result<(), Error>>) -> Error {
+    match ended.await {
+        Ok(Err(error)) => error,
+        // Told to stop: the pipeline ends for the same reason and says so.
+        Ok(Ok(())) => std::future::pending().await,
+        Err(_) => Error::Task { what: "captures", reason: "it panicked".into() },
+    }
+}
+
+/// Hands the caller's stop on to all parts.
+async fn throw(halt: &watch::Sender<bool>, mut stop: watch::Receiver<bool>) -> std::convert::Infallible {
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        halt.send_replace(true);
+    }
+    std::future::pending().await
 }

@@ -5,10 +5,24 @@
 //! change applies to which row; `apply` folds and writes. The engine knows no driver (only the contract) and no
 //! phase of the migration's life beyond what its own work needs.
 
-pub mod feed;
-pub mod settings;
-pub mod status;
+mod apply;
+mod capture;
+mod copy;
+mod drift;
+mod error;
+mod feed;
+mod fold;
+mod journal;
+mod merge;
+mod meter;
+mod plan;
+mod relation;
+mod retry;
+mod settings;
+mod status;
+mod store;
 
+pub use error::Error;
 pub use feed::{Outcome, run};
 pub use settings::{ApplyMode, Settings, Until};
-pub use status::{Phase, Status};
+pub use status::{Condition, Lag, Phase, Status, TablePhase, TableStatus, Throttle, Throughput};

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use connector::Selection;
+
 /// How a feed runs. Made once, by the binary, from flags and configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -10,6 +12,8 @@ pub struct Settings {
     /// The migration's folder: journal, catalog. The caller holds its lock.
     pub dir: PathBuf,
     pub until: Until,
+    /// Which tables are migrated.
+    pub selection: Selection,
     /// Concurrent chunk reads, and as many concurrent loads.
     pub copy_streams: usize,
     /// Size of one chunk on the source's disk.
@@ -30,6 +34,7 @@ impl Settings {
             name: name.into(),
             dir: dir.into(),
             until: Until::Stopped,
+            selection: Selection::everything(),
             // One core is kept for the source's and one for the target's own work on a small machine.
             copy_streams: 2,
             chunk_bytes: 64 << 20,

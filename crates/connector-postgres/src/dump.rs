@@ -1,0 +1,248 @@
+//! The source's schema in PostgreSQL's own words, by `pg_dump`: the one program that knows all of it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use connector::{Error, ErrorKind, NativeSchema, Result, SchemaItem};
+use model::{Catalog, TableName};
+use tokio::process::Command;
+
+use crate::url::{Host, Settings, SslMode};
+
+/// Dumps the schema of the catalog's tables and of everything that they need.
+///
+/// `all` are the source's tables without regard to the selection: those that are not migrated are left out by name.
+/// `identity_indexes` are the indexes that the log's identity of a table is taken from.
+pub(crate) async fn schema(
+    settings: &Settings,
+    server_version: u32,
+    catalog: &Catalog,
+    all: &Catalog,
+    identity_indexes: &[String],
+) -> Result<NativeSchema> {
+    let program = find(server_version).await?;
+    let excluded: Vec<&TableName> =
+        all.tables.iter().map(|table| &table.name).filter(|name| catalog.table(name).is_none()).collect();
+    let before = run(&program, settings, "pre-data", &excluded).await?;
+    let after = run(&program, settings, "post-data", &excluded).await?;
+    let (keys, after) = items(&after).into_iter().partition(|item| is_key(item, identity_indexes));
+    Ok(NativeSchema { dialect: "postgres".into(), before: statements(&before), keys, after })
+}
+
+/// A `pg_dump` at least as new as the server: an older one refuses, and would not know all there is.
+async fn find(server_version: u32) -> Result<PathBuf> {
+    let major = server_version / 10_000;
+    let mut newest: Option<(u32, PathBuf)> = None;
+    for candidate in candidates() {
+        if let Some(version) = version_of(&candidate).await
+            && newest.as_ref().is_none_or(|(best, _)| version > *best)
+        {
+            newest = Some((version, candidate));
+        }
+    }
+    match newest {
+        Some((version, program)) if version >= major => Ok(program),
+        found => Err(Error::new(ErrorKind::Setup, "carry the schema over")
+            .with("source version", major)
+            .with("newest pg_dump found", found.map_or("none".to_owned(), |(version, _)| version.to_string()))
+            .hint(format!(
+                "install pg_dump of version {major} or newer (Debian: postgresql-client-{major}) and put it on PATH, \
+                 or create the tables on the target yourself before the run"
+            ))),
+    }
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&on_path).collect();
+    // Debian keeps every version's programs in a folder of its own; PATH has a wrapper that may pick an older one.
+    if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        folders.extend(versions.flatten().map(|version| version.path().join("bin")));
+    }
+    folders.into_iter().map(|folder| folder.join("pg_dump")).filter(|program| program.is_file()).collect()
+}
+
+async fn version_of(program: &Path) -> Option<u32> {
+    let output = Command::new(program).arg("--version").output().await.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+async fn run(program: &Path, settings: &Settings, section: &str, excluded: &[&TableName]) -> Result<String> {
+    let mut command = Command::new(program);
+    command
+        .arg(format!("--section={section}"))
+        .args(["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"])
+        .args(["--no-security-labels", "--no-tablespaces", "--exclude-schema=crossfade", "--no-password"])
+        .args(
+            excluded
+                .iter()
+                .map(|name| format!("--exclude-table={}.{}", pattern(&name.schema), pattern(&name.name))),
+        )
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    give_to_libpq(settings, &mut command);
+    let failed =
+        || Error::new(ErrorKind::Setup, "dump the source's schema").with("program", program.display());
+    let output = command.output().await.map_err(|error| failed().source(error))?;
+    if !output.status.success() {
+        return Err(failed().with("pg_dump said", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    String::from_utf8(output.stdout).map_err(|error| failed().source(error))
+}
+
+/// Through the environment: arguments are visible to every user of the machine.
+fn give_to_libpq(settings: &Settings, command: &mut Command) {
+    match &settings.host {
+        Host::Tcp(host) => command.env("PGHOST", host),
+        Host::Unix(folder) => command.env("PGHOST", folder),
+    };
+    command
+        .env("PGPORT", settings.port.to_string())
+        .env("PGUSER", &settings.user)
+        .env("PGDATABASE", &settings.dbname)
+        .env("PGAPPNAME", "crossfade")
+        .env(
+            "PGSSLMODE",
+            match settings.sslmode {
+                SslMode::Disable => "disable",
+                SslMode::Prefer => "prefer",
+                SslMode::Require => "require",
+                SslMode::VerifyCa => "verify-ca",
+                SslMode::VerifyFull => "verify-full",
+            },
+        );
+    if let Some(certificate) = &settings.sslrootcert {
+        command.env("PGSSLROOTCERT", certificate);
+    }
+    if let Some(password) = settings.password() {
+        command.env("PGPASSWORD", password);
+    }
+}
+
+/// A name as a pattern that matches nothing else: quoted, and `"` doubled.
+fn pattern(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What a server takes: without psql's own commands, and without a setting that only newer servers know.
+fn statements(dump: &str) -> String {
+    dump.lines()
+        .filter(|line| {
+            !(line.starts_with("\\restrict ")
+                || line.starts_with("\\unrestrict ")
+                || line.starts_with("SET transaction_timeout "))
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Splits a dump at the headings that pg_dump writes before each object.
+fn items(dump: &str) -> Vec<SchemaItem> {
+    let mut items: Vec<SchemaItem> = Vec::new();
+    for line in statements(dump).lines() {
+        if let Some((name, kind, schema)) = heading(line) {
+            items.push(SchemaItem { kind, name: format!("{schema}.{name}"), sql: String::new() });
+        } else if let Some(item) = items.last_mut()
+            && !(item.sql.is_empty() && (line.is_empty() || line == "--"))
+        {
+            item.sql.push_str(line);
+            item.sql.push('\n');
+        }
+    }
+    for item in &mut items {
+        let sql = item.sql.trim_end().trim_end_matches("--").trim_end();
+        item.sql = sql
+            .strip_suffix("-- PostgreSQL database dump complete")
+            .unwrap_or(sql)
+            .trim_end_matches("--")
+            .trim()
+            .to_owned();
+    }
+    items.retain(|item| !item.sql.is_empty());
+    items
+}
+
+/// `-- Name: t t_pkey; Type: CONSTRAINT; Schema: public; Owner: -`
+fn heading(line: &str) -> Option<(String, String, String)> {
+    let rest = line.strip_prefix("-- Name: ")?;
+    let (name, rest) = rest.split_once("; Type: ")?;
+    let (kind, rest) = rest.split_once("; Schema: ")?;
+    let (schema, _) = rest.split_once("; Owner:")?;
+    Some((name.to_owned(), kind.to_owned(), schema.to_owned()))
+}
+
+fn is_key(item: &SchemaItem, identity_indexes: &[String]) -> bool {
+    match item.kind.as_str() {
+        "CONSTRAINT" => {
+            item.sql.contains(" PRIMARY KEY ")
+                || identity_indexes
+                    .iter()
+                    .any(|index| item.name.ends_with(&format!(" {}", unqualified(index))))
+        }
+        "INDEX" => identity_indexes.contains(&item.name),
+        _ => false,
+    }
+}
+
+fn unqualified(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DUMP: &str = r"--
+-- PostgreSQL database dump
+--
+
+\restrict abc
+
+SET statement_timeout = 0;
+SET transaction_timeout = 0;
+
+--
+-- Name: t t_pkey; Type: CONSTRAINT; Schema: public; Owner: -
+--
+
+ALTER TABLE ONLY public.t
+    ADD CONSTRAINT t_pkey PRIMARY KEY (id);
+
+
+--
+-- Name: t_email; Type: INDEX; Schema: public; Owner: -
+--
+
+CREATE UNIQUE INDEX t_email ON public.t USING btree (email);
+
+
+--
+-- PostgreSQL database dump complete
+--
+
+\unrestrict abc
+";
+
+    #[test]
+    fn a_dump_is_split_into_its_objects() {
+        let items = items(DUMP);
+        let shown: Vec<(&str, &str, &str)> =
+            items.iter().map(|item| (item.kind.as_str(), item.name.as_str(), item.sql.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                (
+                    "CONSTRAINT",
+                    "public.t t_pkey",
+                    "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (id);"
+                ),
+                ("INDEX", "public.t_email", "CREATE UNIQUE INDEX t_email ON public.t USING btree (email);"),
+            ]
+        );
+        assert!(is_key(&items[0], &[]) && !is_key(&items[1], &[]));
+        assert!(is_key(&items[1], &["public.t_email".to_owned()]));
+        assert!(!statements(DUMP).contains("restrict") && !statements(DUMP).contains("transaction_timeout"));
+    }
+}

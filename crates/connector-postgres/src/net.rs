@@ -1,0 +1,133 @@
+//! The byte stream to a server: TCP or a Unix socket, encrypted as `sslmode` asks.
+//!
+//! A dead link is noticed within about two minutes while idle and within one while we are sending.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use connector::Result;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+
+use crate::error::from_socket;
+use crate::tls;
+use crate::url::{Host, Settings, SslMode};
+
+const OPERATION: &str = "connect";
+
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Opens the byte stream. Everything up to here is unauthenticated; time limits are the caller's.
+pub(crate) async fn open(settings: &Settings) -> Result<Socket> {
+    let lost = |error| from_socket(OPERATION, &settings.server(), error);
+    let name = match &settings.host {
+        Host::Unix(folder) => {
+            let path = folder.join(format!(".s.PGSQL.{}", settings.port));
+            // As libpq: a Unix socket is never encrypted, whatever sslmode says.
+            return UnixStream::connect(path).await.map(Socket::Unix).map_err(lost);
+        }
+        Host::Tcp(name) => name,
+    };
+    let tcp = dial(name, settings.port).await.map_err(lost)?;
+    if settings.sslmode == SslMode::Disable {
+        return Ok(Socket::Tcp(tcp));
+    }
+    // The settings are read before the server is asked, so that a bad certificate file is reported as such.
+    let encryption = tls::Encryption::new(settings, name)?;
+    let (tcp, offered) = ask(tcp).await.map_err(lost)?;
+    match (offered, settings.sslmode) {
+        (true, mode) => match encryption.start(tcp).await {
+            Ok(stream) => Ok(Socket::Tls(Box::new(stream))),
+            Err(error) if mode == SslMode::Prefer => {
+                tracing::warn!(server = settings.server(), %error, "TLS failed, going on without it as sslmode=prefer allows");
+                dial(name, settings.port).await.map(Socket::Tcp).map_err(lost)
+            }
+            Err(error) => Err(tls::failed(settings, error)),
+        },
+        (false, SslMode::Prefer) => Ok(Socket::Tcp(tcp)),
+        (false, _) => Err(tls::not_offered(settings)),
+    }
+}
+
+async fn dial(name: &str, port: u16) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect((name, port)).await?;
+    tcp.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(&tcp);
+    // 30 s + 9 × 10 s without an answer.
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Keepalives are not sent while something of ours is unacknowledged; without this limit that takes a quarter
+    // of an hour to fail. A receiver that is merely slow answers window probes and is not cut off.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
+    Ok(tcp)
+}
+
+/// Sends an SSLRequest; true if the server is willing.
+async fn ask(mut tcp: TcpStream) -> io::Result<(TcpStream, bool)> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    tcp.write_all(&request).await?;
+    match tcp.read_u8().await? {
+        b'S' => Ok((tcp, true)),
+        b'N' => Ok((tcp, false)),
+        // An error in the old format: the server does not know the request, or has no room for us.
+        b'E' => Err(io::Error::other("the server refused the connection before TLS could begin")),
+        other => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the answer to the request for TLS is the byte {other:#04x}: this is not PostgreSQL"),
+        )),
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Socket::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Socket::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Socket::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Socket::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The reading half: catalog, slot and publication, capture, waves.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use connector::{
+    Capture, Error, ErrorKind, Fetched, Finding, Format, NativeSchema, Reader, Result, Retry, Selection, Wave,
+};
+use model::{Catalog, Cut, Identity, Key, Position, Sequence, Snapshot, Table, TableName, Value};
+
+use crate::catalog::{self, Cells, is_portable_binary};
+use crate::records::text;
+use crate::stream::{self, Stream};
+use crate::url::Settings;
+use crate::wave::PostgresWave;
+use crate::wire::Client;
+use crate::{check, dump, encode, lsn, session, sql};
+
+pub(crate) struct PostgresReader {
+    settings: Settings,
+}
+
+/// Creating a slot waits for every transaction that is open; after this long it says which one it waits for.
+const SLOT_PATIENCE: Duration = Duration::from_secs(30);
+
+impl PostgresReader {
+    pub(crate) fn new(settings: Settings) -> PostgresReader {
+        PostgresReader { settings }
+    }
+
+    async fn session(&self) -> Result<Client> {
+        session::reading(&self.settings, "reader").await
+    }
+
+    async fn insert_position(client: &mut Client) -> Result<(u64, u64)> {
+        let rows = client
+            .simple("SELECT pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()")
+            .await?;
+        let row = Cells(rows.into_iter().next().unwrap_or_else(Vec::new));
+        let position = |at| -> Result<u64> {
+            lsn::parse(row.text(at)?).ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))
+        };
+        Ok((position(0)?, position(1)?))
+    }
+}
+
+#[async_trait]
+impl Reader for PostgresReader {
+    fn formats(&self, table: &Table) -> Vec<Format> {
+        match table.columns.iter().all(|column| is_portable_binary(column.type_id)) {
+            true => vec![Format::PostgresBinary, Format::PostgresText],
+            false => vec![Format::PostgresText],
+        }
+    }
+
+    async fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        check::source(&self.settings, selection).await
+    }
+
+    async fn catalog(&self, selection: &Selection) -> Result<Catalog> {
+        let mut client = self.session().await?;
+        catalog::read(client.doing("read the source's catalog"), selection).await
+    }
+
+    async fn native_schema(&self, catalog: &Catalog) -> Result<NativeSchema> {
+        let mut client = self.session().await?;
+        let all = catalog::read(&mut client, &Selection::everything()).await?;
+        let rows = client
+            .simple(
+                "SELECT n.nspname, ic.relname FROM pg_catalog.pg_index i \
+                 JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = ic.relnamespace \
+                 WHERE i.indisreplident AND c.relreplident = 'i'",
+            )
+            .await?;
+        let mut identity_indexes = Vec::new();
+        for row in rows {
+            let row = Cells(row);
+            identity_indexes.push(format!("{}.{}", row.text(0)?, row.text(1)?));
+        }
+        dump::schema(&self.settings, client.version(), catalog, &all, &identity_indexes).await
+    }
+
+    async fn prepare(&self, stream: &str, catalog: &Catalog) -> Result<Position> {
+        let name = sql::object_name(stream);
+        let mut client = session::plain(&self.settings, "reader").await?;
+        check::identities(&mut client, catalog).await?;
+        // First the publication: the slot decodes with the catalog as it was at each change, and a publication that
+        // did not exist then is an error there.
+        publish(&mut client, &name, catalog).await?;
+        client.doing("look for the replication slot");
+        let rows = client
+            .query(
+                "SELECT confirmed_flush_lsn, plugin, database = pg_catalog.current_database() \
+                 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                &[text(&name)],
+            )
+            .await?;
+        let lsn = match rows.into_iter().next() {
+            None => stream::create_slot(&self.settings, &name, SLOT_PATIENCE).await?,
+            Some(row) => {
+                let row = Cells(
+                    row.into_iter()
+                        .map(|cell| cell.map(|cell| String::from_utf8_lossy(&cell).into_owned()))
+                        .collect(),
+                );
+                if row.text(1)? != "pgoutput" || row.text(2)? != "t" {
+                    return Err(Error::new(ErrorKind::Setup, "use the replication slot")
+                        .with("slot", &name)
+                        .hint("a slot of this name belongs to something else; choose another --name"));
+                }
+                lsn::parse(row.text(0)?)
+                    .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))?
+            }
+        };
+        Ok(lsn::position(lsn))
+    }
+
+    async fn capture(&self, stream: &str, _catalog: &Catalog, after: &Position) -> Result<Box<dyn Capture>> {
+        let mut client = self.session().await?;
+        let rows = client
+            .doing("read the current transaction id")
+            .simple("SELECT pg_catalog.pg_current_snapshot()")
+            .await?;
+        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_else(Vec::new)).text(0)?)?;
+        let name = sql::object_name(stream);
+        Ok(Box::new(Stream::connect(&self.settings, &name, &name, after.order, snapshot.xmax).await?))
+    }
+
+    async fn wave(&self, tables: &[&Table], readers: usize) -> Result<Box<dyn Wave>> {
+        let mut coordinator = self.session().await?;
+        coordinator.doing("open a wave of the copy");
+        let mut sessions = Vec::new();
+        for _ in 0..readers.max(1) {
+            let mut reader = self.session().await?;
+            reader.doing("read a chunk");
+            sessions.push(reader);
+        }
+        Ok(Box::new(PostgresWave::open(coordinator, sessions, tables).await?))
+    }
+
+    async fn fetch(&self, table: &Table, key: &Key) -> Result<Fetched> {
+        let mut client = self.session().await?;
+        client.doing("fetch a row").execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        let rows = client.simple("SELECT pg_catalog.pg_current_snapshot()").await?;
+        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_else(Vec::new)).text(0)?)?;
+        let stored: Vec<usize> = table.stored().collect();
+        let condition = table
+            .key()
+            .unwrap_or(&[])
+            .iter()
+            .enumerate()
+            .map(|(place, &at)| format!("{} = ${}", sql::ident(&table.columns[at].name), place + 1));
+        let params: Vec<_> = key.0.iter().map(encode::parameter).collect();
+        let params: Vec<Option<&[u8]>> = params.iter().map(Option::as_deref).collect();
+        let found = client
+            .query(
+                &format!(
+                    "SELECT {} FROM ONLY {} WHERE {}",
+                    sql::list(&stored, |&at| sql::ident(&table.columns[at].name)),
+                    sql::table(&table.name),
+                    condition.collect::<Vec<_>>().join(" AND ")
+                ),
+                &params,
+            )
+            .await?;
+        let row = found.into_iter().next().map(|cells| {
+            let mut row = vec![Value::Unchanged; table.columns.len()];
+            for (&at, cell) in stored.iter().zip(cells) {
+                row[at] = cell.map_or(Value::Null, Value::Text);
+            }
+            row
+        });
+        client.execute("COMMIT").await?;
+        Ok(Fetched { row, cut: Cut::Snapshot(snapshot) })
+    }
+
+    async fn position(&self) -> Result<Position> {
+        let mut client = self.session().await?;
+        client.doing("read the end of the log");
+        let (asked, _) = PostgresReader::insert_position(&mut client).await?;
+        // The log is delivered as far as it is flushed, and what has been committed asynchronously is flushed within
+        // three wal_writer_delays. The insert position can also stand just behind a page's header, which no flush
+        // position ever equals until more is written.
+        const PAGE: u64 = 8192;
+        const HEADER_MAX: u64 = 40;
+        for _ in 0..100 {
+            let (_, flushed) = PostgresReader::insert_position(&mut client).await?;
+            if flushed >= asked {
+                return Ok(lsn::position(asked));
+            }
+            if asked % PAGE <= HEADER_MAX && asked - flushed <= HEADER_MAX {
+                return Ok(lsn::position(flushed));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(Error::new(ErrorKind::Database, "wait for the source to flush its log")
+            .with("position", lsn::format(asked))
+            .retry(Retry::Later))
+    }
+
+    async fn sequences(&self, catalog: &Catalog) -> Result<Vec<Sequence>> {
+        let mut client = self.session().await?;
+        client.doing("read the source's sequences");
+        let rows = client
+            .simple(&format!(
+                "SELECT n.nspname, c.relname, o.nspname, o.relname FROM pg_catalog.pg_class c \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 LEFT JOIN LATERAL (SELECT tn.nspname, t.relname FROM pg_catalog.pg_depend d \
+                   JOIN pg_catalog.pg_class t ON t.oid = d.refobjid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace \
+                   WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') \
+                     AND d.refclassid = 'pg_catalog.pg_class'::regclass LIMIT 1) o ON true \
+                 WHERE c.relkind = 'S' AND c.relpersistence = 'p' AND {}",
+                catalog::OTHERS
+            ))
+            .await?;
+        let roots: std::collections::HashSet<&TableName> =
+            catalog.tables.iter().filter_map(|table| table.root.as_ref()).collect();
+        let mut sequences = Vec::new();
+        for row in rows {
+            let row = Cells(row);
+            if let Some(schema) = row.maybe(2) {
+                let owner = TableName::new(schema, row.text(3)?);
+                if catalog.table(&owner).is_none() && !roots.contains(&owner) {
+                    continue;
+                }
+            }
+            let name = TableName::new(row.text(0)?, row.text(1)?);
+            let state =
+                client.simple(&format!("SELECT last_value, is_called FROM {}", sql::table(&name))).await?;
+            let state = Cells(state.into_iter().next().unwrap_or_else(Vec::new));
+            sequences.push(Sequence { last_value: state.parse(0)?, is_called: state.text(1)? == "t", name });
+        }
+        Ok(sequences)
+    }
+
+    async fn release(&self, stream: &str, _catalog: &Catalog) -> Result<()> {
+        let name = sql::object_name(stream);
+        let mut client = session::plain(&self.settings, "reader").await?;
+        client
+            .doing("drop the replication slot")
+            .query(
+                "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                &[text(&name)],
+            )
+            .await?;
+        client
+            .doing("drop the publication")
+            .execute(&format!("DROP PUBLICATION IF EXISTS {}", sql::ident(&name)))
+            .await?;
+        Ok(())
+    }
+}
+
+fn snapshot(text: &str) -> Result<Snapshot> {
+    Snapshot::parse(text).ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a snapshot").with("text", text))
+}
+
+/// Publishes the catalog's tables: partitioned ones by their root, so that leaves to come are in the log too (and are
+/// noticed); the others alone, without tables that inherit from them.
+async fn publish(client: &mut Client, name: &str, catalog: &Catalog) -> Result<()> {
+    client.doing("create the publication");
+    let mut published: Vec<String> = catalog
+        .tables
+        .iter()
+        .map(|table| match &table.root {
+            Some(root) => sql::table(root),
+            None => format!("ONLY {}", sql::table(&table.name)),
+        })
+        .collect();
+    published.sort_unstable();
+    published.dedup();
+    let tables = published.join(", ");
+    let exists =
+        client.query("SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = $1", &[text(name)]).await?;
+    let statement = if exists.is_empty() {
+        format!("CREATE PUBLICATION {} FOR TABLE {tables}", sql::ident(name))
+    } else {
+        format!("ALTER PUBLICATION {} SET TABLE {tables}", sql::ident(name))
+    };
+    client.execute(&statement).await.map(drop).map_err(|error| match error.kind {
+        ErrorKind::Permission => error.hint(
+            "the source's user must own the tables and may create in the database: \
+             GRANT CREATE ON DATABASE … TO …, or use the tables' owner",
+        ),
+        _ => error,
+    })
+}
+
+/// Whether the log's identity is the whole row although the table was given no REPLICA IDENTITY FULL: then the
+/// application's own UPDATE and DELETE would fail once the table is published.
+pub(crate) fn lacks_identity(table: &Table, replica_identity: &str) -> bool {
+    matches!(table.identity, Identity::WholeRow) && replica_identity != "f"
+}

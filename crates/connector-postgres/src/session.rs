@@ -1,0 +1,57 @@
+//! How sessions are opened: all settings that the meaning of text or the effect of a write depends on are set here.
+
+use connector::{ErrorKind, Result};
+
+use crate::records::application_name;
+use crate::url::Settings;
+use crate::wire::{Client, EXACT_TEXT};
+
+/// Nothing is found by a search path: every name is written with its schema.
+const OWN: &str =
+    "-c search_path= -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+
+async fn open(settings: &Settings, stream: &str, more: &str) -> Result<Client> {
+    let options = format!("{EXACT_TEXT} {OWN} {more}");
+    let name = application_name(stream);
+    Client::connect(settings, &[("options", &options), ("application_name", &name)]).await
+}
+
+/// For catalog reads and records.
+pub(crate) async fn plain(settings: &Settings, stream: &str) -> Result<Client> {
+    open(settings, stream, "").await
+}
+
+/// For reading chunks of the source: the snapshot's transaction must outlive any idle limit, and be the primary's.
+pub(crate) async fn reading(settings: &Settings, stream: &str) -> Result<Client> {
+    open(settings, stream, "-c default_transaction_read_only=on").await
+}
+
+/// For writing rows that the source has already checked: no triggers fire, no foreign keys are checked.
+pub(crate) async fn writing(settings: &Settings, stream: &str) -> Result<Client> {
+    let mut client = open(settings, stream, "-c synchronous_commit=on").await?;
+    client.doing("write as a replica").execute("SET session_replication_role = replica").await.map_err(
+        |error| match error.kind {
+            ErrorKind::Permission => error.hint(
+                "the target's user must be a superuser, or (from PostgreSQL 15 on): \
+                 GRANT SET ON PARAMETER session_replication_role TO …",
+            ),
+            _ => error,
+        },
+    )?;
+    Ok(client)
+}
+
+/// For applying changes: rows are found by their key's index, one lookup each. The tables were just loaded, their
+/// statistics are missing or old, and a planner that chose to read a large table once for a batch would be wrong
+/// every time.
+pub(crate) async fn applying(settings: &Settings, stream: &str) -> Result<Client> {
+    let mut client = writing(settings, stream).await?;
+    client
+        .doing("set up the apply session")
+        .simple(
+            "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; \
+             SET jit = off; SET plan_cache_mode = force_generic_plan",
+        )
+        .await?;
+    Ok(client)
+}

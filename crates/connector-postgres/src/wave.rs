@@ -1,0 +1,306 @@
+//! One cut over some tables, and chunk reads under it.
+//!
+//! A coordinator takes ACCESS SHARE locks first and the snapshot after them, in one REPEATABLE READ transaction:
+//! TRUNCATE and rewriting ALTERs are not MVCC-safe, and a snapshot older than one of them would read zero rows without
+//! an error. A rewrite that committed before our lock is visible to our snapshot; one after it waits for our end.
+//! The lock is checked, not trusted: each chunk compares the table's file before and after.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use connector::{Block, ChunkStream, Error, ErrorKind, Format, Result, Retry, Slicing, Wave};
+use model::{Cut, Key, Position, Range, Snapshot, Table, TableName, Value};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+
+use crate::catalog::Cells;
+use crate::lsn;
+use crate::sql;
+use crate::wire::Client;
+
+pub(crate) struct PostgresWave {
+    cut: Cut,
+    settled: Position,
+    files: HashMap<TableName, String>,
+    /// Holds the snapshot and the locks; also plans.
+    coordinator: Mutex<Client>,
+    idle: Arc<std::sync::Mutex<Vec<Client>>>,
+    free: Arc<Semaphore>,
+    /// Block ranges need TID range scans; before 14 each range would read the whole table.
+    can_slice_blocks: bool,
+}
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+
+impl PostgresWave {
+    pub(crate) async fn open(
+        mut coordinator: Client,
+        readers: Vec<Client>,
+        tables: &[&Table],
+    ) -> Result<PostgresWave> {
+        coordinator.execute(BEGIN).await?;
+        coordinator.execute("SET LOCAL lock_timeout = '10s'").await?;
+        for some in tables.chunks(500) {
+            let names = sql::list(some, |table| sql::table(&table.name));
+            let locked = coordinator.execute(&format!("LOCK TABLE ONLY {names} IN ACCESS SHARE MODE")).await;
+            locked.map_err(|error| {
+                error.retry(Retry::Later).hint(
+                    "another session holds or waits for an exclusive lock on one of the tables (see pg_locks); \
+                     the copy goes on when it is released",
+                )
+            })?;
+        }
+        let rows = coordinator
+            .simple("SELECT pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_export_snapshot()")
+            .await?;
+        let row = Cells(rows.into_iter().next().unwrap_or_else(Vec::new));
+        let text = row.text(0)?;
+        let snapshot = Snapshot::parse(text)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a snapshot").with("text", text))?;
+        let settled = lsn::parse(row.text(1)?)
+            .map(lsn::position)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))?;
+        let exported = row.text(2)?.to_owned();
+        let files = files(&mut coordinator, tables).await?;
+        let mut idle = Vec::with_capacity(readers.len());
+        for mut reader in readers {
+            reader.execute(BEGIN).await?;
+            reader.execute(&format!("SET TRANSACTION SNAPSHOT {}", sql::literal(&exported))).await?;
+            idle.push(reader);
+        }
+        Ok(PostgresWave {
+            cut: Cut::Snapshot(snapshot),
+            settled,
+            files,
+            can_slice_blocks: coordinator.version() >= 140_000,
+            coordinator: Mutex::new(coordinator),
+            free: Arc::new(Semaphore::new(idle.len())),
+            idle: Arc::new(std::sync::Mutex::new(idle)),
+        })
+    }
+}
+
+async fn files(client: &mut Client, tables: &[&Table]) -> Result<HashMap<TableName, String>> {
+    let rows = client
+        .simple(&format!(
+            "SELECT n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid) FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND {}",
+            crate::catalog::OTHERS
+        ))
+        .await?;
+    let mut found = HashMap::new();
+    for row in rows {
+        let row = Cells(row);
+        found.insert(TableName::new(row.text(0)?, row.text(1)?), row.text(2)?.to_owned());
+    }
+    match tables.iter().find(|table| !found.contains_key(&table.name)) {
+        Some(table) => Err(Error::new(ErrorKind::Schema, "read a table")
+            .with("table", &table.name)
+            .hint("it was dropped or renamed on the source since the migration was planned")),
+        None => Ok(found),
+    }
+}
+
+#[async_trait]
+impl Wave for PostgresWave {
+    fn cut(&self) -> &Cut {
+        &self.cut
+    }
+
+    fn settled(&self) -> &Position {
+        &self.settled
+    }
+
+    async fn plan(&self, table: &Table, slicing: &Slicing, bytes: u64) -> Result<Vec<Range>> {
+        match slicing {
+            Slicing::OneCut => self.blocks(table, bytes).await,
+            Slicing::Keys { after, upto, ranges_max } => {
+                self.keys(table, after.as_ref(), upto.as_ref(), *ranges_max, bytes).await
+            }
+        }
+    }
+
+    async fn read(&self, table: &Table, range: &Range, format: Format) -> Result<Box<dyn ChunkStream>> {
+        let closed = |_| Error::new(ErrorKind::Connect, "find a free reader");
+        let permit = Arc::clone(&self.free).acquire_owned().await.map_err(closed)?;
+        let client =
+            self.idle.lock().map_err(|_| Error::new(ErrorKind::Connect, "find a free reader"))?.pop();
+        let Some(mut client) = client else {
+            return Err(Error::new(ErrorKind::Connect, "find a free reader").with("table", &table.name));
+        };
+        let columns = sql::list(table.stored(), |at| sql::ident(&table.columns[at].name));
+        let name = sql::table(&table.name);
+        let format = match format {
+            Format::PostgresBinary => "(FORMAT binary)",
+            Format::PostgresText | Format::Rows => "(FORMAT text)",
+        };
+        let copy = match predicate(table, range)? {
+            None => format!("COPY {name} ({columns}) TO STDOUT {format}"),
+            Some(predicate) => {
+                format!("COPY (SELECT {columns} FROM ONLY {name} WHERE {predicate}) TO STDOUT {format}")
+            }
+        };
+        client.copy_out(&copy).await.map_err(|error| error.with("table", &table.name))?;
+        Ok(Box::new(Reading {
+            table: table.name.clone(),
+            file: self.files.get(&table.name).cloned(),
+            client: Some(client),
+            idle: Arc::clone(&self.idle),
+            permit: Some(permit),
+            rows: 0,
+        }))
+    }
+}
+
+impl PostgresWave {
+    /// Block ranges of about `bytes` each, TOAST included; the last one is open, since the file may have grown.
+    async fn blocks(&self, table: &Table, bytes: u64) -> Result<Vec<Range>> {
+        if !self.can_slice_blocks {
+            return Ok(vec![Range::Blocks { from: 0, until: None }]);
+        }
+        let name = sql::literal(&sql::table(&table.name));
+        let rows = self
+            .coordinator
+            .lock()
+            .await
+            .simple(&format!(
+                "SELECT pg_catalog.pg_relation_size({name}::regclass) / current_setting('block_size')::int8, \
+                 pg_catalog.pg_table_size({name}::regclass)"
+            ))
+            .await?;
+        let row = Cells(rows.into_iter().next().unwrap_or_else(Vec::new));
+        let (blocks, size): (u64, u64) = (row.parse(0)?, row.parse(1)?);
+        let chunks = size.div_ceil(bytes.max(1)).clamp(1, blocks.max(1));
+        let step = blocks.div_ceil(chunks).max(1);
+        let border = |number: u64| u32::try_from(number * step).unwrap_or(u32::MAX);
+        Ok((0..chunks)
+            .filter(|number| *number == 0 || number * step < blocks)
+            .map(|number| Range::Blocks {
+                from: border(number),
+                until: ((number + 1) * step < blocks && number + 1 < chunks).then(|| border(number + 1)),
+            })
+            .collect())
+    }
+
+    /// Key ranges of about `bytes` each, their borders found on the key's index.
+    async fn keys(
+        &self,
+        table: &Table,
+        after: Option<&Key>,
+        upto: Option<&Key>,
+        ranges_max: usize,
+        bytes: u64,
+    ) -> Result<Vec<Range>> {
+        let columns = table.key().unwrap_or(&[]);
+        let key = sql::list(columns, |&at| sql::ident(&table.columns[at].name));
+        // A row counts for at least 32 bytes (its header and line pointer), whatever the statistics say.
+        let row_bytes = table.rows_estimate.map_or(200, |rows| table.bytes / rows.max(1)).max(32);
+        let rows = (bytes / row_bytes).max(1);
+        let mut client = self.coordinator.lock().await;
+        let mut ranges: Vec<Range> = Vec::new();
+        let mut from = after.cloned();
+        while ranges.len() < ranges_max.max(1) {
+            let within = keys_within(table, from.as_ref(), upto)?;
+            let border = client
+                .simple(&format!(
+                    "SELECT {key} FROM ONLY {} WHERE {within} ORDER BY {key} OFFSET {} LIMIT 1",
+                    sql::table(&table.name),
+                    rows - 1
+                ))
+                .await?;
+            match border.into_iter().next() {
+                Some(cells) => {
+                    let values = cells.into_iter().map(|cell| cell.map_or(Value::Null, Value::text));
+                    let border = Key(values.collect());
+                    ranges.push(Range::Keys { after: from.take(), upto: Some(border.clone()) });
+                    from = Some(border);
+                }
+                None => {
+                    ranges.push(Range::Keys { after: from.take(), upto: upto.cloned() });
+                    break;
+                }
+            }
+        }
+        Ok(ranges)
+    }
+}
+
+fn predicate(table: &Table, range: &Range) -> Result<Option<String>> {
+    Ok(match range {
+        Range::Whole | Range::Blocks { from: 0, until: None } => None,
+        Range::Blocks { from, until } => {
+            let upper = until.map_or_else(String::new, |until| format!(" AND ctid < '({until},0)'::tid"));
+            Some(format!("ctid >= '({from},0)'::tid{upper}"))
+        }
+        Range::Keys { after: None, upto: None } => None,
+        Range::Keys { after, upto } => Some(keys_within(table, after.as_ref(), upto.as_ref())?),
+    })
+}
+
+/// `(after, upto]` as a condition. Literals, because COPY takes no parameters.
+pub(crate) fn keys_within(table: &Table, after: Option<&Key>, upto: Option<&Key>) -> Result<String> {
+    let columns = table.key().unwrap_or(&[]);
+    let left = sql::list(columns, |&at| sql::ident(&table.columns[at].name));
+    let bound = |operator: &str, key: &Key| -> Result<String> {
+        let mut cells = Vec::new();
+        for value in &key.0 {
+            cells.push(match value {
+                Value::Text(text) => sql::literal(&String::from_utf8_lossy(text)),
+                Value::Integer(integer) => sql::literal(&integer.to_string()),
+                _ => {
+                    return Err(Error::new(ErrorKind::Corrupt, "read a chunk's border")
+                        .with("table", &table.name)
+                        .with("key", key));
+                }
+            });
+        }
+        Ok(format!("({left}) {operator} ({})", cells.join(", ")))
+    };
+    let lower = after.map(|key| bound(">", key)).transpose()?;
+    let upper = upto.map(|key| bound("<=", key)).transpose()?;
+    Ok(match (lower, upper) {
+        (Some(lower), Some(upper)) => format!("{lower} AND {upper}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => "true".to_owned(),
+    })
+}
+
+/// One chunk being read; gives its reader back when it was read to the end.
+struct Reading {
+    table: TableName,
+    file: Option<String>,
+    client: Option<Client>,
+    idle: Arc<std::sync::Mutex<Vec<Client>>>,
+    permit: Option<OwnedSemaphorePermit>,
+    rows: u64,
+}
+
+#[async_trait]
+impl ChunkStream for Reading {
+    async fn next(&mut self) -> Result<Option<Block>> {
+        let Some(client) = &mut self.client else { return Ok(None) };
+        if let Some(block) = client.copy_out_next().await.map_err(|error| error.with("table", &self.table))? {
+            return Ok(Some(Block::Raw(block)));
+        }
+        self.rows = client.copied_rows();
+        let name = sql::literal(&sql::table(&self.table));
+        let rows =
+            client.simple(&format!("SELECT pg_catalog.pg_relation_filenode({name}::regclass)")).await?;
+        let file = Cells(rows.into_iter().next().unwrap_or_else(Vec::new));
+        if file.maybe(0) != self.file.as_deref() {
+            return Err(Error::new(ErrorKind::Schema, "read a chunk")
+                .with("table", &self.table)
+                .retry(Retry::Later)
+                .hint("the table was rewritten while it was read (TRUNCATE, VACUUM FULL, CLUSTER, ALTER); it is read again"));
+        }
+        if let (Some(client), Ok(mut idle)) = (self.client.take(), self.idle.lock()) {
+            idle.push(client);
+        }
+        self.permit = None;
+        Ok(None)
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+}

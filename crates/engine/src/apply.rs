@@ -1,0 +1,382 @@
+//! Writes the journal to the target, exactly once and in order.
+//!
+//! One lane: every target transaction is a whole number of source transactions and carries the progress with it, so
+//! each committed state of the target is a state that the source's log passed through. Catch-up folds many source
+//! transactions into one target transaction; strict writes them change by change. While one slice is written the
+//! next is assembled.
+//!
+//! A change that the target refuses is found by writing its stretch of the log again, one transaction at a time;
+//! it goes to quarantine, its table is held back in the journal, and everything else goes on.
+
+mod assemble;
+mod isolate;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use connector::{Applier, ApplyError, Hold, Owner, Progress, Reader, Refusal, Step, Writer};
+use model::{Catalog, Key, Position, Transaction};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::capture::chain;
+use crate::error::Error;
+use crate::journal::Journal;
+use crate::merge::Cuts;
+use crate::meter::Meter;
+use crate::retry::{Backoff, can_retry};
+use crate::settings::{ApplyMode, Settings};
+use assemble::Assembly;
+
+/// What apply works on, and what it knows.
+pub(crate) struct Applying {
+    pub(crate) reader: Arc<dyn Reader>,
+    pub(crate) writer: Arc<dyn Writer>,
+    pub(crate) owner: Owner,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) settings: Settings,
+    pub(crate) journal: Journal,
+    pub(crate) captured: watch::Receiver<Option<Position>>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) cuts: Cuts,
+    /// Every transaction that any cut contains lies at or before this position.
+    pub(crate) settled: Position,
+    /// Tables that are held back, by catalog index, with the first transaction that is missing there.
+    pub(crate) held: HashMap<usize, u64>,
+    /// Held tables that this process has tried, or found, to be refused.
+    pub(crate) tried: HashSet<usize>,
+    /// Journal records up to this transaction are not needed any more.
+    pub(crate) trimmable: Arc<AtomicU64>,
+    /// Up to this transaction the log is written one transaction at a time, to find what the target refuses.
+    pub(crate) isolate_upto: u64,
+}
+
+/// When [`Applying::run`] returns.
+#[derive(Clone, Debug)]
+pub(crate) enum Goal {
+    /// Everything that any cut contains has been passed.
+    Settled,
+    /// Everything up to this position is applied.
+    Position(Position),
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Stopped,
+    Reached,
+}
+
+/// Why one connection's work ended before the goal.
+enum Interrupt {
+    Failed(Error),
+    /// The target refused something among the transactions up to `upto`.
+    Refused { refusal: Refusal, upto: u64 },
+    /// A row must be fetched before this transaction can be applied.
+    Fetch { table: usize, key: Key, transaction: Transaction },
+}
+
+impl<E: Into<Error>> From<E> for Interrupt {
+    fn from(error: E) -> Interrupt {
+        Interrupt::Failed(error.into())
+    }
+}
+
+impl Applying {
+    pub(crate) async fn run(&mut self, goal: Goal) -> Result<Ended, Error> {
+        let mut backoff = Backoff::new();
+        loop {
+            let before = self.trimmable.load(Ordering::Relaxed);
+            let interrupt = match self.session(&goal).await {
+                Ok(ended) => return Ok(ended),
+                Err(interrupt) => interrupt,
+            };
+            if self.trimmable.load(Ordering::Relaxed) > before {
+                backoff.reset();
+            }
+            let result = match interrupt {
+                Interrupt::Failed(error) => Err(error),
+                Interrupt::Refused { refusal, upto } => {
+                    tracing::warn!(
+                        table = %self.catalog.tables[refusal.table].name,
+                        error = %chain(&refusal.error),
+                        "the target refused a change; looking for it one transaction at a time"
+                    );
+                    self.isolate_upto = upto;
+                    Ok(())
+                }
+                Interrupt::Fetch { table, key, transaction } => self.fetch(table, &key, &transaction).await,
+            };
+            match result {
+                Ok(()) => {}
+                Err(Error::Connector(error)) if can_retry(&error) => {
+                    tracing::warn!(error = %chain(&error), "apply lost the target; trying again");
+                    self.meter.retrying("apply", Some(chain(&error)));
+                    tokio::select! {
+                        _ = self.stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
+                        () = backoff.wait() => {}
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Works over one connection until the goal, a stop, or an interruption.
+    async fn session(&mut self, goal: &Goal) -> Result<Ended, Interrupt> {
+        let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
+        let mut applied = applier.progress().map_or(0, |progress| progress.seq);
+        self.note_trimmable(applied);
+        self.meter.retrying("apply", None);
+        self.retry_held(applier.as_mut(), applied).await?;
+        while applied < self.isolate_upto {
+            if *self.stop.borrow() {
+                return Ok(Ended::Stopped);
+            }
+            applied = self.isolate(applier.as_mut(), applied + 1).await?;
+        }
+        let lane = Lane::open(applier, applied, Arc::clone(&self.meter));
+        self.follow(lane, goal).await
+    }
+
+    async fn follow(&mut self, mut lane: Lane, goal: &Goal) -> Result<Ended, Interrupt> {
+        let mut stop = self.stop.clone();
+        let mut durable = self.journal.durable();
+        let mut captured = self.captured.clone();
+        let mut applied = lane.applied.clone();
+        let mut cursor = self.journal.cursor(*applied.borrow() + 1)?;
+        let mut assembly = Assembly::default();
+        let mut entries = Vec::new();
+        loop {
+            if *stop.borrow() {
+                // What is assembled and not committed is written again later; nothing is owed.
+                lane.abandon().await;
+                return Ok(Ended::Stopped);
+            }
+            self.note_trimmable(*applied.borrow());
+            if self.reached(goal, &durable, *applied.borrow()) {
+                lane.abandon().await;
+                return Ok(Ended::Reached);
+            }
+            let more = cursor.try_next(&mut entries, READ_BYTES)?;
+            if assembly.is_fresh() {
+                assembly.ordered = self.in_order(*applied.borrow());
+            }
+            for entry in entries.drain(..) {
+                if let Err(interrupt) = assembly.take_in(self, entry) {
+                    // What was sent before is finished first: it was decided under the cuts as they were.
+                    if let Err((refusal, error)) = lane.close().await {
+                        return Err(lane_failed(refusal, error, assembly.last_seq));
+                    }
+                    return Err(interrupt);
+                }
+                if assembly.weight() >= self.settings.slice_bytes
+                    && !lane.send(assembly.slice()).await
+                {
+                    return Err(lane.failed(assembly.last_seq).await);
+                }
+            }
+            let due = assembly.at_boundary() && (!more || assembly.ordered || assembly.transactions >= GROUP_MAX);
+            if due && !assembly.is_fresh() && !lane.send(assembly.slice()).await {
+                return Err(lane.failed(assembly.last_seq).await);
+            }
+            if !more {
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => {}
+                    _ = durable.changed() => {}
+                    _ = captured.changed() => {}
+                    changed = applied.changed() => {
+                        if changed.is_err() {
+                            return Err(lane.failed(assembly.last_seq).await);
+                        }
+                    }
+                }
+            } else if lane.has_ended() {
+                return Err(lane.failed(assembly.last_seq).await);
+            }
+        }
+    }
+
+    /// Strict order near the end of the log, folding when there is much to catch up with.
+    fn in_order(&self, applied: u64) -> bool {
+        match self.settings.apply {
+            ApplyMode::Strict => true,
+            ApplyMode::CatchUp => false,
+            ApplyMode::Auto => self.journal.bytes_after(applied) < CATCH_UP_BYTES,
+        }
+    }
+
+    fn reached(&self, goal: &Goal, durable: &watch::Receiver<u64>, applied: u64) -> bool {
+        let position = match goal {
+            Goal::Never => return false,
+            Goal::Settled => &self.settled,
+            Goal::Position(position) => position,
+        };
+        // In this order: what was captured up to the position is durable by now, under a number no higher.
+        let captured = self.captured.borrow().as_ref().is_some_and(|captured| captured >= position);
+        captured && applied >= *durable.borrow()
+    }
+
+    fn note_trimmable(&self, applied: u64) {
+        let first_held = self.held.values().min().copied();
+        let upto = first_held.map_or(applied, |first| applied.min(first.saturating_sub(1)));
+        self.trimmable.store(upto, Ordering::Relaxed);
+    }
+
+    /// Reads one row alone, under a cut that contains `transaction`, and puts it on record.
+    ///
+    /// The row's earlier changes that are not written yet are contained in that cut as well, as they came before on
+    /// the same row; decided again, they are skipped for this key.
+    async fn fetch(&mut self, table: usize, key: &Key, transaction: &Transaction) -> Result<(), Error> {
+        let planned = &self.catalog.tables[table];
+        let fetched = loop {
+            let fetched = self.reader.fetch(planned, key).await?;
+            if fetched.cut.contains(transaction) {
+                break fetched;
+            }
+            // The log delivers a commit before a snapshot shows it while the source waits for a standby.
+            self.meter.retrying("apply", Some(format!("waiting for transaction {} to become visible", transaction.id)));
+            tokio::select! {
+                _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
+                () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
+            }
+        };
+        self.meter.retrying("apply", None);
+        let settled = self.reader.position().await?;
+        let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
+        applier.write_fetched(table, key, fetched.row.as_ref(), &fetched.cut).await?;
+        self.cuts.fetched(table, key.clone(), fetched.cut);
+        self.settled = self.settled.clone().max(settled);
+        Ok(())
+    }
+
+    /// Tries once more to bring held tables up to the others.
+    async fn retry_held(&mut self, applier: &mut dyn Applier, applied: u64) -> Result<(), Interrupt> {
+        let held: Vec<(usize, u64)> = self.held.iter().map(|(&table, &seq)| (table, seq)).collect();
+        for (table, from_seq) in held {
+            if !self.tried.insert(table) {
+                continue;
+            }
+            match self.replay_held(applier, table, from_seq, applied).await {
+                Ok(()) => {
+                    self.held.remove(&table);
+                    self.meter.released(table);
+                    tracing::info!(table = %self.catalog.tables[table].name, "the table is no longer held back");
+                }
+                Err(Interrupt::Refused { refusal, .. }) => {
+                    applier.rollback().await?;
+                    tracing::warn!(
+                        table = %self.catalog.tables[table].name,
+                        error = %chain(&refusal.error),
+                        "the change in quarantine is still refused; the table stays held back"
+                    );
+                    let hold = Hold { table: self.catalog.tables[table].name.clone(), from_seq };
+                    self.meter.quarantined(table, hold, None);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Entries are read from the journal in pieces of about this size.
+const READ_BYTES: usize = 1 << 20;
+
+/// More than this to apply, and folding is worth the intermediate states it leaves out: at a few hundred bytes a
+/// change it is several thousand changes, about what strict order writes in a tenth of a second.
+const CATCH_UP_BYTES: u64 = 1 << 20;
+
+/// No more source transactions than this in one target transaction, so that the progress is seen to move.
+const GROUP_MAX: u64 = 20_000;
+
+/// What is sent to be written.
+pub(crate) struct Slice {
+    steps: Vec<Step>,
+    /// At a transaction boundary; without it the slice is part of a transaction that goes on.
+    commit: Option<Commit>,
+}
+
+pub(crate) struct Commit {
+    progress: Progress,
+    committed_us: i64,
+    transactions: u64,
+    changes: HashMap<usize, u64>,
+}
+
+/// The task that writes, one slice behind the assembly.
+struct Lane {
+    slices: Option<mpsc::Sender<Slice>>,
+    applied: watch::Receiver<u64>,
+    task: JoinHandle<Result<(), ApplyError>>,
+}
+
+impl Lane {
+    fn open(mut applier: Box<dyn Applier>, applied: u64, meter: Arc<Meter>) -> Lane {
+        let (slices, mut incoming) = mpsc::channel::<Slice>(1);
+        let (publish, applied) = watch::channel(applied);
+        let task = tokio::spawn(async move {
+            while let Some(slice) = incoming.recv().await {
+                if !slice.steps.is_empty() {
+                    applier.write(&slice.steps).await?;
+                }
+                if let Some(commit) = slice.commit {
+                    applier.commit(&commit.progress).await?;
+                    meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
+                    publish.send_replace(commit.progress.seq);
+                }
+            }
+            applier.rollback().await?;
+            Ok(())
+        });
+        Lane { slices: Some(slices), applied, task }
+    }
+
+    /// False when the task has ended: then [`Lane::failed`] says why.
+    async fn send(&mut self, slice: Slice) -> bool {
+        match &self.slices {
+            Some(slices) => slices.send(slice).await.is_ok(),
+            None => false,
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    async fn failed(self, upto: u64) -> Interrupt {
+        match self.close().await {
+            Err((refusal, error)) => lane_failed(refusal, error, upto),
+            Ok(()) => Interrupt::Failed(Error::Task { what: "applies", reason: "it ended early".into() }),
+        }
+    }
+
+    /// Lets what was sent be written, and ends.
+    async fn close(mut self) -> Result<(), (Option<Refusal>, Option<Error>)> {
+        self.slices = None;
+        match self.task.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(ApplyError::Refused(refusal))) => Err((Some(refusal), None)),
+            Ok(Err(ApplyError::Failed(error))) => Err((None, Some(error.into()))),
+            Err(error) => Err((None, Some(Error::Task { what: "applies", reason: error.to_string() }))),
+        }
+    }
+
+    /// Ends after what is being written; what becomes of it the next session reads from the record.
+    async fn abandon(self) {
+        if let Err((refusal, error)) = self.close().await {
+            let reason = refusal.map(|refusal| refusal.error.to_string()).or(error.map(|error| error.to_string()));
+            tracing::debug!(?reason, "the last slice was not written; it is written again later");
+        }
+    }
+}
+
+fn lane_failed(refusal: Option<Refusal>, error: Option<Error>, upto: u64) -> Interrupt {
+    match (refusal, error) {
+        (Some(refusal), _) => Interrupt::Refused { refusal, upto },
+        (None, Some(error)) => Interrupt::Failed(error),
+        (None, None) => Interrupt::Failed(Error::Task { what: "applies", reason: "it ended early".into() }),
+    }
+}

@@ -1,0 +1,130 @@
+//! Writes the source's log into the journal and lets the source free what is durable there.
+//!
+//! The order that safety depends on is in [`Session::drain`]: append, fsync, then acknowledge. The source is never
+//! told of a position that the journal could still lose.
+
+use std::sync::Arc;
+
+use connector::{Event, Reader, failpoint};
+use model::{Catalog, Position};
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::journal::{Append, Journal};
+use crate::meter::Meter;
+use crate::retry::{Backoff, can_retry};
+
+/// What capture works on.
+pub(crate) struct Capturing {
+    pub(crate) reader: Arc<dyn Reader>,
+    pub(crate) stream: String,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) journal: Journal,
+    /// The position after which capture began, for a journal that is still empty.
+    pub(crate) start: Position,
+    /// Up to where the source's log is durable in the journal, quiet stretches included.
+    pub(crate) captured: watch::Sender<Option<Position>>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Capturing {
+    /// Captures until it is told to stop. Lost connections are opened again; a transaction that was cut off by
+    /// one is forgotten and comes again from its start.
+    pub(crate) async fn run(mut self, mut append: Append) -> Result<(), Error> {
+        let mut backoff = Backoff::new();
+        loop {
+            append.abandon();
+            match self.session(&mut append, &mut backoff).await {
+                Err(Error::Connector(error)) if can_retry(&error) => {
+                    tracing::warn!(error = %chain(&error), "capture lost the source; trying again");
+                    self.meter.retrying("capture", Some(chain(&error)));
+                    tokio::select! {
+                        _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
+                        () = backoff.wait() => {}
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn session(&mut self, append: &mut Append, backoff: &mut Backoff) -> Result<(), Error> {
+        let after = self.journal.last().map_or_else(|| self.start.clone(), |(_, position)| position);
+        let mut stop = self.stop.clone();
+        let mut capture = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            capture = self.reader.capture(&self.stream, &self.catalog, &after) => capture?,
+        };
+        let mut session = Session { append, uncommitted: false, unsynced: false, reached: None };
+        let mut events = Vec::new();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                delivered = capture.next(&mut events) => delivered?,
+            }
+            backoff.reset();
+            self.meter.retrying("capture", None);
+            if let Some(position) = session.drain(&mut events)? {
+                capture.acknowledge(&position).await?;
+                failpoint::hit(failpoint::CAPTURE_AFTER_ACKNOWLEDGE);
+                self.captured.send_replace(Some(position));
+            }
+        }
+    }
+}
+
+struct Session<'a> {
+    append: &'a mut Append,
+    uncommitted: bool,
+    unsynced: bool,
+    reached: Option<Position>,
+}
+
+impl Session<'_> {
+    /// Appends the events and makes them durable. Returns the position that may be acknowledged now.
+    fn drain(&mut self, events: &mut Vec<Event>) -> Result<Option<Position>, Error> {
+        for event in events.drain(..) {
+            match event {
+                Event::Begin(transaction) => {
+                    self.uncommitted = true;
+                    self.append.begin(transaction);
+                }
+                Event::Relation(relation) => self.append.relation(&relation)?,
+                Event::Change(change) => self.append.change(&change)?,
+                Event::Commit { position } => {
+                    self.append.commit(&position);
+                    self.uncommitted = false;
+                    self.unsynced = true;
+                    self.reached = Some(position);
+                }
+                // Inside a transaction an idle position would skip its beginning after a restart.
+                Event::Idle { position } if !self.uncommitted => {
+                    if self.reached.as_ref().is_none_or(|reached| *reached < position) {
+                        self.reached = Some(position);
+                    }
+                }
+                Event::Idle { .. } => {}
+            }
+        }
+        if self.unsynced {
+            failpoint::hit(failpoint::CAPTURE_BEFORE_FSYNC);
+            self.append.sync()?;
+            self.unsynced = false;
+            failpoint::hit(failpoint::CAPTURE_AFTER_FSYNC);
+        }
+        Ok(self.reached.take())
+    }
+}
+
+/// An error with its causes on one line, for the log and the status.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,362 @@
+//! Copies the past: waves of chunk reads, each wave with one exact cut.
+//!
+//! A table is copied either under one cut (fastest, any key; must finish within its wave, so an interrupted one
+//! begins again) or by key ranges under as many cuts as it takes (survives waves and crashes range by range). The
+//! chunk ledger on the target says what is done; nothing else is believed.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use connector::{Format, Owner, Reader, Slicing, Wave, Writer, failpoint};
+use model::{Catalog, Chunk, Key, Loaded, Range, Table};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+
+use crate::Settings;
+use crate::capture::chain;
+use crate::error::Error;
+use crate::meter::Meter;
+use crate::plan::{gaps, is_complete};
+use crate::retry::{Backoff, can_retry};
+use crate::status::TablePhase;
+
+/// What the copy works on.
+pub(crate) struct Copying {
+    pub(crate) reader: Arc<dyn Reader>,
+    pub(crate) writer: Arc<dyn Writer>,
+    pub(crate) owner: Owner,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) settings: Settings,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Copying {
+    /// Copies every table that `ledger` does not show complete, and returns the whole ledger; `None` when it was
+    /// told to stop before.
+    pub(crate) async fn run(self, mut ledger: Vec<Loaded>) -> Result<Option<Vec<Loaded>>, Error> {
+        let this = Arc::new(self);
+        let mut by_keys = this.tables_by_keys(&ledger).await?;
+        let mut backoff = Backoff::new();
+        loop {
+            let incomplete = this.incomplete(&ledger);
+            if incomplete.is_empty() {
+                return Ok(Some(ledger));
+            }
+            if *this.stop.borrow() {
+                return Ok(None);
+            }
+            this.begin_again(&incomplete, &mut ledger, &mut by_keys).await?;
+            let loaded = this.wave(&incomplete, &ledger, &by_keys).await;
+            let (new, outcome) = loaded;
+            if !new.is_empty() {
+                backoff.reset();
+            }
+            ledger.extend(new);
+            match outcome {
+                Ok(()) => this.meter.retrying("copy", None),
+                Err(Error::Connector(error)) if can_retry(&error) => {
+                    tracing::warn!(error = %chain(&error), "a wave of the copy was lost; a new one begins");
+                    this.meter.retrying("copy", Some(chain(&error)));
+                    let mut stop = this.stop.clone();
+                    tokio::select! {
+                        _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                        () = backoff.wait() => {}
+                    }
+                    // The answer to a commit may have been lost with the connection: only the ledger knows.
+                    ledger = this.ledger_on_record(&mut backoff).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn ledger_on_record(&self, backoff: &mut Backoff) -> Result<Vec<Loaded>, Error> {
+        loop {
+            match self.writer.ledger(&self.owner).await {
+                Ok(ledger) => return Ok(ledger),
+                Err(error) if can_retry(&error) && !*self.stop.borrow() => {
+                    self.meter.retrying("copy", Some(chain(&error)));
+                    backoff.wait().await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn incomplete(&self, ledger: &[Loaded]) -> Vec<usize> {
+        let by_table = by_table(ledger);
+        (0..self.catalog.tables.len())
+            .filter(|&at| {
+                let table = &self.catalog.tables[at];
+                !is_complete(table, by_table.get(&table.name).map_or(&[], Vec::as_slice))
+            })
+            .collect()
+    }
+
+    /// Tables that are copied by key ranges: large ones, whose keys the client can order, and on whose unique
+    /// indexes rows of different cuts cannot collide.
+    async fn tables_by_keys(&self, ledger: &[Loaded]) -> Result<HashSet<usize>, Error> {
+        let by_table = by_table(ledger);
+        let mut by_keys = HashSet::new();
+        for (at, table) in self.catalog.tables.iter().enumerate() {
+            let begun = by_table
+                .get(&table.name)
+                .is_some_and(|chunks| chunks.iter().any(|chunk| matches!(chunk.chunk.range, Range::Keys { .. })));
+            if begun || (table.bytes > self.settings.one_cut_bytes_max && self.can_cut_by_keys(table).await?) {
+                by_keys.insert(at);
+            }
+        }
+        Ok(by_keys)
+    }
+
+    async fn can_cut_by_keys(&self, table: &Table) -> Result<bool, Error> {
+        Ok(table.key_order().is_some() && !self.writer.has_unique(table).await?)
+    }
+
+    /// Forgets the chunks of tables that were interrupted under one cut: the cut is gone, and a row that moved
+    /// between blocks since would be lost or doubled. Such a table goes on by key ranges where it can, so that
+    /// interruptions that come faster than a copy cannot keep it from ever finishing.
+    async fn begin_again(
+        &self,
+        incomplete: &[usize],
+        ledger: &mut Vec<Loaded>,
+        by_keys: &mut HashSet<usize>,
+    ) -> Result<(), Error> {
+        for &at in incomplete {
+            let table = &self.catalog.tables[at];
+            let interrupted = ledger.iter().any(|loaded| {
+                loaded.chunk.table == table.name && !matches!(loaded.chunk.range, Range::Keys { .. })
+            });
+            if !interrupted {
+                continue;
+            }
+            if self.can_cut_by_keys(table).await? {
+                by_keys.insert(at);
+            }
+            self.writer.reset(&self.owner, table).await?;
+            failpoint::hit(failpoint::TABLE_AFTER_RESET);
+            ledger.retain(|loaded| loaded.chunk.table != table.name);
+            self.meter.reset(at);
+        }
+        Ok(())
+    }
+
+    /// One wave over these tables. Returns what was loaded, also when it failed in the middle.
+    async fn wave(
+        self: &Arc<Self>,
+        incomplete: &[usize],
+        ledger: &[Loaded],
+        by_keys: &HashSet<usize>,
+    ) -> (Vec<Loaded>, Result<(), Error>) {
+        let tables: Vec<&Table> = incomplete.iter().map(|&at| &self.catalog.tables[at]).collect();
+        let wave: Arc<dyn Wave> = match self.reader.wave(&tables, self.settings.copy_streams).await {
+            Ok(wave) => wave.into(),
+            Err(error) => return (Vec::new(), Err(error.into())),
+        };
+        failpoint::hit(failpoint::WAVE_AFTER_CUT);
+        let queue = Arc::new(Mutex::new(Queue::new(self, incomplete, ledger, by_keys)));
+        let mut workers = JoinSet::new();
+        for _ in 0..self.settings.copy_streams {
+            let (this, wave, queue) = (Arc::clone(self), Arc::clone(&wave), Arc::clone(&queue));
+            workers.spawn(async move { this.work(wave.as_ref(), &queue).await });
+        }
+        let mut loaded = Vec::new();
+        let mut outcome = Ok(());
+        while let Some(ended) = workers.join_next().await {
+            let (new, result) = match ended {
+                Ok(ended) => ended,
+                Err(error) if error.is_cancelled() => continue,
+                Err(error) => (Vec::new(), Err(Error::Task { what: "copies", reason: error.to_string() })),
+            };
+            loaded.extend(new);
+            if result.is_err() && outcome.is_ok() {
+                outcome = result;
+                // The others finish the chunk they are at; a chunk that is cut off now would only be done twice.
+                queue.lock().await.close();
+            }
+        }
+        (loaded, outcome)
+    }
+
+    /// One worker: chunk after chunk until the queue has no more.
+    async fn work(&self, wave: &dyn Wave, queue: &Mutex<Queue>) -> (Vec<Loaded>, Result<(), Error>) {
+        let mut loaded = Vec::new();
+        loop {
+            if *self.stop.borrow() {
+                return (loaded, Ok(()));
+            }
+            let job = match queue.lock().await.next(self, wave).await {
+                Ok(Some(job)) => job,
+                Ok(None) => return (loaded, Ok(())),
+                Err(error) => return (loaded, Err(error)),
+            };
+            let mut stop = self.stop.clone();
+            let copied = tokio::select! {
+                // A chunk that is dropped here has not been committed; it is copied again.
+                _ = stop.wait_for(|stop| *stop) => return (loaded, Ok(())),
+                copied = self.chunk(wave, &job) => copied,
+            };
+            match copied {
+                Ok(chunk) => loaded.push(chunk),
+                Err(error) => return (loaded, Err(error)),
+            }
+        }
+    }
+
+    async fn chunk(&self, wave: &dyn Wave, job: &Job) -> Result<Loaded, Error> {
+        let table = &self.catalog.tables[job.table];
+        let format = self.format(table)?;
+        self.meter.table_phase(job.table, TablePhase::Copying);
+        let mut data = wave.read(table, &job.chunk.range, format).await?;
+        let loaded = self
+            .writer
+            .load(&self.owner, table, &job.chunk, wave.cut(), wave.settled(), format, data.as_mut())
+            .await?;
+        failpoint::hit(failpoint::CHUNK_AFTER_COMMIT);
+        self.meter.chunk(job.table, &loaded, true);
+        Ok(loaded)
+    }
+
+    fn format(&self, table: &Table) -> Result<Format, Error> {
+        let accepted = self.writer.formats(table);
+        let no_format = || Error::NoFormat { table: table.name.clone() };
+        self.reader.formats(table).into_iter().find(|format| accepted.contains(format)).ok_or_else(no_format)
+    }
+}
+
+fn by_table(ledger: &[Loaded]) -> HashMap<&model::TableName, Vec<&Loaded>> {
+    let mut by_table: HashMap<_, Vec<&Loaded>> = HashMap::new();
+    for loaded in ledger {
+        by_table.entry(&loaded.chunk.table).or_default().push(loaded);
+    }
+    by_table
+}
+
+struct Job {
+    table: usize,
+    chunk: Chunk,
+}
+
+/// What a wave still has to do, largest tables first so that the tail is short.
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Tables under one cut that are not planned yet, smallest first.
+    one_cut: Vec<usize>,
+    by_keys: VecDeque<KeyTable>,
+    /// No new key ranges from here on: the snapshot has been held long enough.
+    deadline: Instant,
+    /// Key ranges that a table may get at a time.
+    ranges_max: usize,
+    planned_any: bool,
+    closed: bool,
+}
+
+/// A table that is copied by key ranges, and what is missing of it.
+struct KeyTable {
+    table: usize,
+    /// In key order; the last one may be open at its end.
+    gaps: VecDeque<crate::plan::Gap>,
+    next_number: u32,
+}
+
+impl Queue {
+    fn new(copying: &Copying, incomplete: &[usize], ledger: &[Loaded], by_keys: &HashSet<usize>) -> Queue {
+        let by_table = by_table(ledger);
+        let catalog = &copying.catalog;
+        let (keyed, mut one_cut): (Vec<usize>, Vec<usize>) = incomplete.iter().partition(|at| by_keys.contains(at));
+        one_cut.sort_by_key(|&at| catalog.tables[at].bytes);
+        let by_keys = keyed
+            .into_iter()
+            .map(|at| {
+                let table = &catalog.tables[at];
+                let chunks = by_table.get(&table.name).map_or(&[][..], Vec::as_slice);
+                KeyTable {
+                    table: at,
+                    gaps: gaps(chunks, table.key_order().unwrap_or(&[])).into(),
+                    next_number: chunks.iter().map(|loaded| loaded.chunk.number + 1).max().unwrap_or(0),
+                }
+            })
+            .collect();
+        let seconds = copying.settings.wave_seconds_max;
+        Queue {
+            jobs: VecDeque::new(),
+            one_cut,
+            by_keys,
+            deadline: Instant::now() + Duration::from_secs(seconds),
+            // A wave of no duration gives every range a cut of its own.
+            ranges_max: if seconds == 0 { 1 } else { 4 * copying.settings.copy_streams.max(1) },
+            planned_any: false,
+            closed: false,
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.jobs.clear();
+    }
+
+    async fn next(&mut self, copying: &Copying, wave: &dyn Wave) -> Result<Option<Job>, Error> {
+        loop {
+            if self.closed {
+                return Ok(None);
+            }
+            if let Some(job) = self.jobs.pop_front() {
+                return Ok(Some(job));
+            }
+            if let Some(table) = self.one_cut.pop() {
+                self.plan_one_cut(copying, wave, table).await?;
+            } else if !self.plan_keys(copying, wave).await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn plan_one_cut(&mut self, copying: &Copying, wave: &dyn Wave, at: usize) -> Result<(), Error> {
+        let table = &copying.catalog.tables[at];
+        let ranges = wave.plan(table, &Slicing::OneCut, copying.settings.chunk_bytes).await?;
+        let last = ranges.len() - 1;
+        self.jobs.extend(ranges.into_iter().enumerate().map(|(number, range)| Job {
+            table: at,
+            chunk: Chunk {
+                table: table.name.clone(),
+                number: u32::try_from(number).unwrap_or(u32::MAX),
+                range,
+                last: number == last,
+            },
+        }));
+        Ok(())
+    }
+
+    /// Plans some more ranges of the first table that has any missing; false when the wave shall end.
+    async fn plan_keys(&mut self, copying: &Copying, wave: &dyn Wave) -> Result<bool, Error> {
+        // At least one range a wave, or a wave shorter than its own beginning would make no progress.
+        if self.planned_any && Instant::now() >= self.deadline {
+            return Ok(false);
+        }
+        let Some(mut keyed) = self.by_keys.pop_front() else { return Ok(false) };
+        let Some(gap) = keyed.gaps.pop_front() else { return Ok(true) };
+        self.planned_any = true;
+        let table = &copying.catalog.tables[keyed.table];
+        let slicing =
+            Slicing::Keys { after: gap.after, upto: gap.upto.clone(), ranges_max: self.ranges_max };
+        let ranges = wave.plan(table, &slicing, copying.settings.chunk_bytes).await?;
+        let mut reached: Option<Option<Key>> = None;
+        for range in ranges {
+            let Range::Keys { upto, .. } = &range else { continue };
+            reached = Some(upto.clone());
+            let last = upto.is_none();
+            let chunk = Chunk { table: table.name.clone(), number: keyed.next_number, range, last };
+            keyed.next_number += 1;
+            self.jobs.push_back(Job { table: keyed.table, chunk });
+        }
+        if let Some(reached) = reached
+            && reached != gap.upto
+        {
+            keyed.gaps.push_front(crate::plan::Gap { after: reached, upto: gap.upto });
+        }
+        self.by_keys.push_back(keyed);
+        Ok(true)
+    }
+}

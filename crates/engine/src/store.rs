@@ -1,0 +1,62 @@
+//! What a feed keeps in the migration's folder beside the journal: the plan, made once.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use connector::NativeSchema;
+use model::{Catalog, Position};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// The plan, as introspected when the migration began.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    pub name: String,
+    pub catalog: Catalog,
+    /// The schema in the source engine's own words, where the target speaks the same dialect.
+    pub native: Option<NativeSchema>,
+    /// The position after which capture is complete.
+    pub start: Position,
+    /// Rows and bytes of the source are estimates of this time, microseconds since 1970.
+    pub planned_us: i64,
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("plan.json")
+}
+
+pub fn journal_dir(dir: &Path) -> PathBuf {
+    dir.join("journal")
+}
+
+/// `None` when no migration was begun in this folder.
+pub fn load(dir: &Path) -> Result<Option<Plan>, Error> {
+    let path = path(dir);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::FolderContent { path, source })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Folder { operation: "read", path, source }),
+    }
+}
+
+/// Durable when it returns: a plan that was forgotten after the first chunk would strand the target's records.
+pub fn save(dir: &Path, plan: &Plan) -> Result<(), Error> {
+    let path = path(dir);
+    let failed = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Folder { operation, path, source }
+    };
+    fs::create_dir_all(dir).map_err(failed("create", dir))?;
+    let bytes = serde_json::to_vec_pretty(plan)
+        .map_err(|source| Error::FolderContent { path: path.clone(), source })?;
+    let draft = dir.join("plan.json.new");
+    let mut file = fs::File::create(&draft).map_err(failed("create", &draft))?;
+    file.write_all(&bytes).map_err(failed("write", &draft))?;
+    file.sync_all().map_err(failed("sync", &draft))?;
+    fs::rename(&draft, &path).map_err(failed("rename", &draft))?;
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+}
