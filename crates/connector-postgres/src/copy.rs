@@ -8,7 +8,6 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use connector::{Error, Result};
 use postgres_protocol::message::frontend;
 
-use crate::error::corrupt;
 use crate::wire::{Client, Frame, READ_BYTES, State, rows_of};
 
 /// Longer messages are handed out in pieces.
@@ -264,28 +263,4 @@ fn put_header(out: &mut BytesMut, payload: usize) {
     out.put_u8(DATA);
     // Payloads are at most WHOLE_BYTES_MAX, or what a READ_BYTES buffer held.
     out.put_u32((payload + 4) as u32);
-}
-
-/// The payload of framed CopyData messages, for readers of its content; an error if a message is cut.
-pub(crate) fn payloads(operation: &'static str, mut framed: Bytes) -> impl Iterator<Item = Result<Bytes>> {
-    std::iter::from_fn(move || {
-        if framed.is_empty() {
-            return None;
-        }
-        let length = framed
-            .get(..HEADER_BYTES)
-            .filter(|header| header[0] == DATA)
-            .map(|header| u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize + 1);
-        Some(match length {
-            Some(length) if (HEADER_BYTES..=framed.len()).contains(&length) => {
-                let mut message = framed.split_to(length);
-                message.advance(HEADER_BYTES);
-                Ok(message)
-            }
-            _ => {
-                framed.clear();
-                Err(corrupt(operation, "a block of COPY data is cut"))
-            }
-        })
-    })
 }

@@ -158,11 +158,6 @@ impl Client {
         Ok(())
     }
 
-    /// Bytes that are queued and not sent.
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.outgoing.len()
-    }
-
     /// The name of the prepared statement; where there is none, its Parse is queued.
     fn prepared(&mut self, sql: &str) -> Result<(u64, Arc<str>)> {
         self.pipeline.clock += 1;

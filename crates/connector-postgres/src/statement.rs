@@ -2,7 +2,7 @@
 
 use model::{Table, TableName};
 
-use crate::sql::{ident, list, table as table_sql};
+use crate::sql::{list, table as table_sql};
 
 /// A table as the target has it; columns are those of the catalog's table, in its order.
 #[derive(Clone, Debug)]
@@ -227,11 +227,6 @@ impl Target {
 }
 
 const VACATED: &str = "pg_temp.crossfade_vacated";
-
-/// A column's name, quoted, for callers that have only the catalog.
-pub(crate) fn column(planned: &Table, at: usize) -> String {
-    ident(&planned.columns[at].name)
-}
 
 #[cfg(test)]
 mod tests {

@@ -117,10 +117,6 @@ impl Client {
         &self.server
     }
 
-    pub(crate) fn pid(&self) -> i32 {
-        self.pid
-    }
-
     /// The server's version as `server_version_num` counts it: 150014 for 15.14.
     pub(crate) fn version(&self) -> u32 {
         self.version

@@ -226,7 +226,7 @@ struct Page {
 }
 
 fn read_page(connection: &mut Connection, tables: &Tables, done: u64, upto: u64) -> Result<Page> {
-    let mut read = || -> rusqlite::Result<std::result::Result<Page, String>> {
+    let read = || -> rusqlite::Result<std::result::Result<Page, String>> {
         let mut statement = connection.prepare_cached(&tables.select)?;
         let mut rows = statement.query(params![log::signed(done), log::signed(upto), PAGE_CHANGES])?;
         let (mut changes, mut count, mut bytes, mut last) = (Vec::new(), 0_u32, 0, done);

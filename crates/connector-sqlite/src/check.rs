@@ -224,3 +224,25 @@ pub(crate) fn target(connection: &Connection, catalog: &Catalog, ours: bool) -> 
     }
     Ok(findings)
 }
+
+/// A target that is not there yet will be created, if its folder lets us.
+pub(crate) fn missing_target(path: &std::path::Path) -> Result<Vec<Finding>> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => std::path::Path::new("."),
+    };
+    let refused = match std::fs::metadata(folder) {
+        Ok(metadata) if metadata.is_dir() && !metadata.permissions().readonly() => return Ok(Vec::new()),
+        Ok(metadata) if metadata.is_dir() => "the folder is read-only".to_owned(),
+        Ok(_) => "this is not a folder".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Ok(vec![Finding {
+        id: "SQ-TARGET-FOLDER",
+        severity: Severity::Blocker,
+        object: folder.display().to_string(),
+        found: refused,
+        why: "The target file cannot be created.".to_owned(),
+        remedy: format!("mkdir -p {}", folder.display()),
+    }])
+}

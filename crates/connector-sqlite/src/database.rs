@@ -1,11 +1,12 @@
 //! Connections: where the file is, how it is opened, and how blocking calls leave the async threads.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use connector::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Mutex;
 
 use crate::error::During;
 
@@ -89,8 +90,8 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     }
 }
 
-/// One connection, handed to blocking threads in turn. Work whose future was dropped still runs to its end, so a
-/// later call waits for it and never meets a connection in the middle of something.
+/// One connection, handed to blocking threads in turn. Work whose future was dropped still runs to its end and keeps its
+/// turn, so what comes later never meets a connection in the middle of something.
 #[derive(Clone)]
 pub(crate) struct Session(Arc<Mutex<Connection>>);
 
@@ -103,14 +104,13 @@ impl Session {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let session = self.clone();
-        blocking(move || session.run_here(work)).await
+        let mut connection = self.0.clone().lock_owned().await;
+        blocking(move || work(&mut connection)).await
     }
 
     /// For a thread that may block already.
     pub(crate) fn run_here<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
-        // After a panic the connection is still whole: SQLite's state is behind its own interface.
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.0.blocking_lock())
     }
 }
 

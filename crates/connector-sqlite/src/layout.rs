@@ -15,7 +15,6 @@ pub(crate) struct Layout {
     pub(crate) stored: Vec<String>,
     /// Of these, the ones that are logged for an old row: the key's, in its order, or all without a key.
     pub(crate) old: Vec<usize>,
-    pub(crate) has_key: bool,
     /// The name under which the rowid can be asked for; `None` for a WITHOUT ROWID table.
     pub(crate) rowid: Option<&'static str>,
     pub(crate) uniques: Vec<UniqueRule>,
@@ -77,7 +76,6 @@ impl Layout {
             table: name.clone(),
             stored: stored_at.iter().map(|&at| table.columns[at].name.clone()).collect(),
             old,
-            has_key: table.key().is_some(),
             rowid,
             uniques,
             all_columns: table.columns.iter().map(|column| column.name.clone()).collect(),

@@ -35,6 +35,6 @@ pub fn open_reader(url: &str) -> connector::Result<Arc<dyn connector::Reader>> {
 }
 
 /// Opens a database for writing. `url` is `sqlite:PATH`; a file that does not exist is created by the first write.
-pub fn open_writer(_url: &str) -> connector::Result<Arc<dyn connector::Writer>> {
-    Err(connector::Error::new(connector::ErrorKind::Setup, "x"))
+pub fn open_writer(url: &str) -> connector::Result<Arc<dyn connector::Writer>> {
+    Ok(Arc::new(writer::SqliteWriter::open(url)?))
 }

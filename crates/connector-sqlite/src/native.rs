@@ -8,18 +8,24 @@ use crate::error::During;
 
 pub(crate) const DIALECT: &str = "sqlite";
 
-/// Tables first, then indexes, views and triggers in the order in which they were created: each could then be created.
-/// `keys` is empty, because SQLite declares a primary key inside CREATE TABLE and nowhere else.
+/// Tables first, then indexes, views and triggers, each in the order in which they were created. A primary key is part of
+/// its CREATE TABLE; `keys` has the unique indexes that stand in for one.
 pub(crate) fn schema(connection: &Connection, catalog: &Catalog) -> Result<NativeSchema> {
     let mut native = NativeSchema { dialect: DIALECT.to_owned(), ..NativeSchema::default() };
     for (kind, name, table, sql) in entries(connection).during("read the schema")? {
-        let is_ours = catalog.tables.iter().any(|selected| selected.name.name == table);
+        let selected = catalog.tables.iter().find(|selected| selected.name.name == table);
+        let is_ours = selected.is_some();
+        let is_key = sql.starts_with("CREATE UNIQUE INDEX ")
+            && selected.is_some_and(|table| {
+                table.key().is_some() && !table.unique.iter().any(|unique| unique.name == name)
+            });
         match kind.as_str() {
             "table" if is_ours => {
                 native.before.push_str(&if_not_exists(&sql, "TABLE"));
                 // A comment at the end of the statement must not swallow the semicolon.
                 native.before.push_str("\n;\n");
             }
+            "index" if is_key => native.keys.push(SchemaItem { kind: "INDEX".to_owned(), name, sql }),
             "index" | "trigger" if is_ours => native.after.push(SchemaItem { kind: kind.to_uppercase(), name, sql }),
             "view" => native.after.push(SchemaItem { kind: "VIEW".to_owned(), name, sql }),
             _ => {}

@@ -1,5 +1,7 @@
 //! Cells, between SQLite's storage classes and the model's values.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use connector::{Error, ErrorKind, Result};
 use model::{Column, Kind, Value};
@@ -35,41 +37,30 @@ impl ToSql for Bound<'_> {
     }
 }
 
-/// Turns the text of a typed engine into SQLite's storage class for this column's kind, in place.
+/// A value in SQLite's storage class for this column's kind.
 ///
-/// A column from SQLite itself has no type number and keeps what it has: there even an INTEGER column may hold text.
-pub(crate) fn convert(value: &mut Value, column: &Column) -> Result<()> {
-    let Value::Text(text) = &*value else { return refuse_nan(value, column) };
-    if column.type_id == 0 {
-        return Ok(());
-    }
-    let text_of = || std::str::from_utf8(text).ok();
+/// A column from SQLite itself has no type number and keeps what it has: there even an INTEGER column may hold text. The
+/// text of a typed engine is converted.
+pub(crate) fn fit<'a>(value: &'a Value, column: &Column) -> Result<Cow<'a, Value>> {
+    let text = match value {
+        // SQLite would store NaN as NULL, without a word.
+        Value::Real(real) if real.is_nan() => return Err(unfit(value, column)),
+        Value::Text(text) if column.type_id != 0 => text,
+        _ => return Ok(Cow::Borrowed(value)),
+    };
+    let words = || std::str::from_utf8(text).ok();
     let converted = match column.kind {
-        Kind::Integer => text_of().and_then(|text| text.parse().ok()).map(Value::Integer),
-        Kind::Real => text_of().and_then(|text| text.parse().ok()).map(Value::Real),
+        Kind::Integer => words().and_then(|text| text.parse().ok()).map(Value::Integer),
+        Kind::Real => words().and_then(|text| text.parse().ok()).filter(|real: &f64| !real.is_nan()).map(Value::Real),
         Kind::Boolean => match &text[..] {
             b"t" | b"true" => Some(Value::Integer(1)),
             b"f" | b"false" => Some(Value::Integer(0)),
             _ => None,
         },
         Kind::Blob => text.strip_prefix(b"\\x").and_then(from_hex).map(Value::Blob),
-        _ => return Ok(()),
+        _ => return Ok(Cow::Borrowed(value)),
     };
-    match converted {
-        Some(converted) => {
-            *value = converted;
-            refuse_nan(value, column)
-        }
-        None => Err(unfit(value, column)),
-    }
-}
-
-/// SQLite stores NaN as NULL, without a word.
-fn refuse_nan(value: &Value, column: &Column) -> Result<()> {
-    match value {
-        Value::Real(real) if real.is_nan() => Err(unfit(value, column)),
-        _ => Ok(()),
-    }
+    converted.map(Cow::Owned).ok_or_else(|| unfit(value, column))
 }
 
 fn unfit(value: &Value, column: &Column) -> Error {
@@ -110,16 +101,15 @@ mod tests {
             (Kind::Blob, "\\x0", None),
             (Kind::Numeric, "1.10", Some(Value::text("1.10"))),
         ] {
-            let mut value = Value::text(text);
-            let converted = convert(&mut value, &column(kind, 23)).map(|()| value);
+            let value = Value::text(text);
+            let converted = fit(&value, &column(kind, 23)).map(Cow::into_owned);
             assert_eq!(converted.ok(), expected, "{kind:?} {text}");
         }
     }
 
     #[test]
     fn a_value_from_sqlite_keeps_its_storage_class() {
-        let mut value = Value::text("seven");
-        convert(&mut value, &column(Kind::Integer, 0)).unwrap();
-        assert_eq!(value, Value::text("seven"));
+        let value = Value::text("seven");
+        assert_eq!(*fit(&value, &column(Kind::Integer, 0)).unwrap(), value);
     }
 }

@@ -17,17 +17,15 @@ struct Engine {
 const ENGINES: &[Engine] = &[
     Engine {
         schemes: &["postgres", "postgresql"],
-        reader: |_| not_yet("PostgreSQL"),
-        writer: |_| not_yet("PostgreSQL"),
+        reader: connector_postgres::open_reader,
+        writer: connector_postgres::open_writer,
     },
-    Engine { schemes: &["sqlite"], reader: |_| not_yet("SQLite"), writer: |_| not_yet("SQLite") },
+    Engine {
+        schemes: &["sqlite"],
+        reader: connector_sqlite::open_reader,
+        writer: connector_sqlite::open_writer,
+    },
 ];
-
-fn not_yet<T>(engine: &str) -> Result<T> {
-    Err(Error::new(ErrorKind::Setup, "open the database")
-        .with("engine", engine)
-        .hint("this build cannot do it yet"))
-}
 
 pub(crate) fn reader(url: &str) -> Result<Arc<dyn Reader>> {
     (find(url)?.reader)(url)

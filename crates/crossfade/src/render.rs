@@ -308,11 +308,10 @@ mod tests {
         assert_eq!(
             table,
             [
-                "  table         state              rows copied   changes applied",
+                "  table         state                rows copied   changes applied",
                 "  main.orders   following   1,500 of about 1,500                 7",
                 "  main.lines    copying       250 of about 1,000                 7",
             ]
-            .map(|line| line)
         );
     }
 }

@@ -183,15 +183,14 @@ impl Applying {
                 return Err(lane.failed(assembly.last_seq).await);
             }
             if !more {
-                tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => {}
-                    _ = durable.changed() => {}
-                    _ = captured.changed() => {}
-                    changed = applied.changed() => {
-                        if changed.is_err() {
-                            return Err(lane.failed(assembly.last_seq).await);
-                        }
-                    }
+                let ended = tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => false,
+                    _ = durable.changed() => false,
+                    _ = captured.changed() => false,
+                    changed = applied.changed() => changed.is_err(),
+                };
+                if ended {
+                    return Err(lane.failed(assembly.last_seq).await);
                 }
             } else if lane.has_ended() {
                 return Err(lane.failed(assembly.last_seq).await);

@@ -17,7 +17,6 @@ pub struct Fold {
     done: Vec<Step>,
     open: HashMap<usize, Open>,
     weight: usize,
-    changes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +46,6 @@ const CHANGE_WEIGHT: usize = 200;
 impl Fold {
     /// Adds one change. `tables` is the catalog's.
     pub fn push(&mut self, change: RowChange, tables: &[Table]) {
-        self.changes += 1;
         let table = change.table();
         let columns = tables[table].key();
         let open = self.open.entry(table).or_default();
@@ -73,7 +71,6 @@ impl Fold {
 
     /// Adds steps that are not about single rows; everything before them is done first.
     pub fn push_steps(&mut self, steps: Vec<Step>) {
-        self.changes += 1;
         self.flush();
         self.done.extend(steps);
     }
@@ -83,19 +80,10 @@ impl Fold {
         self.weight
     }
 
-    pub fn changes(&self) -> u64 {
-        self.changes
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.done.is_empty() && self.open.is_empty()
-    }
-
     /// The steps collected, and an empty fold.
     pub fn take(&mut self) -> Vec<Step> {
         self.flush();
         self.weight = 0;
-        self.changes = 0;
         std::mem::take(&mut self.done)
     }
 

@@ -8,21 +8,22 @@
 mod apply;
 mod capture;
 mod copy;
-mod drift;
+pub mod drift;
 mod error;
 mod feed;
-mod fold;
+pub mod fold;
 mod journal;
-mod merge;
+pub mod merge;
 mod meter;
-mod plan;
-mod relation;
+pub mod plan;
+pub mod relation;
 mod retry;
 mod settings;
 mod status;
 mod store;
 
 pub use error::Error;
+pub use journal::Error as JournalError;
 pub use feed::{Outcome, run};
 pub use settings::{ApplyMode, Settings, Until};
 pub use status::{Condition, Lag, Phase, Status, TablePhase, TableStatus, Throttle, Throughput};

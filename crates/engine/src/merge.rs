@@ -99,9 +99,6 @@ impl Cuts {
         self.rows.clear();
     }
 
-    pub fn is_settled(&self) -> bool {
-        self.settled
-    }
 
     /// Puts a fetched row's own cut in place of its chunk's.
     pub fn fetched(&mut self, table: usize, key: Key, cut: Cut) {

@@ -7,7 +7,7 @@ use connector::Retry;
 /// 200 ms, doubled up to 5 s: short enough that a restarted server is picked up at once, long enough that a server
 /// that is down for hours is not hammered.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     next: Duration,
 }
 
@@ -15,21 +15,21 @@ const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(5);
 
 impl Backoff {
-    pub fn new() -> Backoff {
+    pub(crate) fn new() -> Backoff {
         Backoff { next: FIRST }
     }
 
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.next = FIRST;
     }
 
-    pub async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(LONGEST);
     }
 }
 
 /// Whether a later try can succeed. An unknown outcome counts: every write begins by reading back what is on record.
-pub fn can_retry(error: &connector::Error) -> bool {
+pub(crate) fn can_retry(error: &connector::Error) -> bool {
     matches!(error.retry, Retry::Later | Retry::Unknown)
 }

@@ -12,27 +12,27 @@ use crate::error::Error;
 
 /// The plan, as introspected when the migration began.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Plan {
-    pub name: String,
-    pub catalog: Catalog,
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) catalog: Catalog,
     /// The schema in the source engine's own words, where the target speaks the same dialect.
-    pub native: Option<NativeSchema>,
+    pub(crate) native: Option<NativeSchema>,
     /// The position after which capture is complete.
-    pub start: Position,
+    pub(crate) start: Position,
     /// Rows and bytes of the source are estimates of this time, microseconds since 1970.
-    pub planned_us: i64,
+    pub(crate) planned_us: i64,
 }
 
 fn path(dir: &Path) -> PathBuf {
     dir.join("plan.json")
 }
 
-pub fn journal_dir(dir: &Path) -> PathBuf {
+pub(crate) fn journal_dir(dir: &Path) -> PathBuf {
     dir.join("journal")
 }
 
 /// `None` when no migration was begun in this folder.
-pub fn load(dir: &Path) -> Result<Option<Plan>, Error> {
+pub(crate) fn load(dir: &Path) -> Result<Option<Plan>, Error> {
     let path = path(dir);
     match fs::read(&path) {
         Ok(bytes) => {
@@ -44,7 +44,7 @@ pub fn load(dir: &Path) -> Result<Option<Plan>, Error> {
 }
 
 /// Durable when it returns: a plan that was forgotten after the first chunk would strand the target's records.
-pub fn save(dir: &Path, plan: &Plan) -> Result<(), Error> {
+pub(crate) fn save(dir: &Path, plan: &Plan) -> Result<(), Error> {
     let path = path(dir);
     let failed = |operation, path: &Path| {
         let path = path.to_owned();

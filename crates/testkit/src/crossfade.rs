@@ -62,7 +62,8 @@ impl Crossfade {
         self.command
             .stdout(File::create(&stdout).expect("create a file for stdout"))
             .stderr(File::create(&stderr).expect("create a file for stderr"));
-        let child = self.command.spawn().unwrap_or_else(|error| panic!("could not start {}: {error}", self.shown));
+        let child =
+            self.command.spawn().unwrap_or_else(|error| panic!("could not start {}: {error}", self.shown));
         Run { child, shown: self.shown, stdout, stderr, _folder: folder }
     }
 
@@ -115,7 +116,12 @@ impl Run {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait for the process") {
-                return Finished { shown: self.shown.clone(), status, stdout: self.out(), stderr: self.err() };
+                return Finished {
+                    shown: self.shown.clone(),
+                    status,
+                    stdout: self.out(),
+                    stderr: self.err(),
+                };
             }
             assert!(
                 start.elapsed() < limit,

@@ -4,7 +4,7 @@
 //! ```ignore
 //! let pair = Pair::start();                               // two PostgreSQL servers of our own
 //! let stage = pair.stage(env!("CARGO_BIN_EXE_crossfade"));  // one migration between them
-//! let writers = shop::Writers::start(&stage.source, shop::Load::default());
+//! let writers = shop::write(&stage.source, Load::default());
 //! stage.run(&[]).kill();
 //! writers.stop();
 //! stage.caught_up();
@@ -29,4 +29,4 @@ pub mod workload;
 
 pub use folder::Folder;
 pub use stage::{Pair, Stage};
-pub use workload::{shop, till};
+pub use workload::{Load, Tally, Writers, shop, till};

@@ -70,14 +70,22 @@ impl Builder {
 
     /// A fresh cluster that does not run yet.
     pub fn create(self) -> Server {
-        let binaries = binaries(self.version)
-            .unwrap_or_else(|| panic!("PostgreSQL {} is not installed: run `cargo xtask install`", self.version));
+        let binaries = binaries(self.version).unwrap_or_else(|| {
+            panic!("PostgreSQL {} is not installed: run `cargo xtask install`", self.version)
+        });
         // The guard removes the folder, after it has seen the server end.
         let folder = std::mem::ManuallyDrop::new(Folder::new("pg")).path().to_owned();
         let guard = Guard::start(&folder);
         let data = folder.join("data");
         let made = as_server_user(&binaries.join("initdb"))
-            .args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
+            .args([
+                "--no-sync",
+                "--auth=trust",
+                "--username=postgres",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
             .arg(&data)
             .current_dir(&folder)
             .output()
@@ -176,7 +184,9 @@ impl Server {
             Stop::Immediate => signal::send(process.id(), Signal::QUIT),
             Stop::Kill => self.signal_all(process.id(), Signal::KILL),
         }
-        wait::until("the server has stopped", wait::LONG, || process.try_wait().expect("wait for the server"));
+        wait::until("the server has stopped", wait::LONG, || {
+            process.try_wait().expect("wait for the server")
+        });
         self.guard.watch(None);
     }
 
@@ -341,8 +351,10 @@ pub fn binaries(version: u32) -> Option<PathBuf> {
         .join(format!("../../target/servers/node_modules/pg{version}/native"))
         .canonicalize()
         .ok()?;
-    let reachable =
-        as_server_user(&native.join("bin/postgres")).arg("--version").output().is_ok_and(|run| run.status.success());
+    let reachable = as_server_user(&native.join("bin/postgres"))
+        .arg("--version")
+        .output()
+        .is_ok_and(|run| run.status.success());
     Some(if reachable { native } else { copy_within_reach(version, &native) }.join("bin"))
 }
 

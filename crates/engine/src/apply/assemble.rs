@@ -31,10 +31,14 @@ pub(crate) struct Assembly {
     /// The highest transaction that was taken in.
     pub(crate) last_seq: u64,
     /// Only this table's changes count, for a table that is brought up to the others.
-    pub(crate) only: Option<usize>,
+    only: Option<usize>,
 }
 
 impl Assembly {
+    pub(crate) fn new(ordered: bool, only: Option<usize>) -> Assembly {
+        Assembly { ordered, only, ..Assembly::default() }
+    }
+
     /// Nothing taken in since the last commit that was sent.
     pub(crate) fn is_fresh(&self) -> bool {
         self.transactions == 0 && self.open.is_none() && !self.part_sent

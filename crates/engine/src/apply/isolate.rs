@@ -48,7 +48,7 @@ impl Applying {
         let Some(progress) = applier.progress().cloned() else { return Ok(()) };
         if from_seq <= upto {
             let mut cursor = self.journal.cursor(from_seq)?;
-            let mut assembly = Assembly { only: Some(table), ordered: true, ..Assembly::default() };
+            let mut assembly = Assembly::new(true, Some(table));
             let mut entries = Vec::new();
             loop {
                 cursor.try_next(&mut entries, READ_BYTES)?;
@@ -72,7 +72,7 @@ impl Applying {
 
     async fn write_one(&self, applier: &mut dyn Applier, seq: u64, ordered: bool) -> Result<(), OneFailed> {
         let mut cursor = self.journal.cursor(seq)?;
-        let mut assembly = Assembly { ordered, ..Assembly::default() };
+        let mut assembly = Assembly::new(ordered, None);
         let mut entries = Vec::new();
         loop {
             cursor.try_next(&mut entries, READ_BYTES)?;
@@ -87,7 +87,7 @@ impl Applying {
                 continue;
             }
             let Slice { steps, commit } = assembly.slice();
-            for step in steps {
+            for step in steps.into_iter().flat_map(few) {
                 // One step a call, so that the refusal's index is into its changes.
                 match applier.write(std::slice::from_ref(&step)).await {
                     Ok(()) => {}
@@ -151,6 +151,15 @@ impl Applying {
                 }
             }
         }
+    }
+}
+
+/// Ordered changes a few at a time: a writer may take a long run of inserts in one statement, and could then not say
+/// which of them was refused.
+fn few(step: Step) -> Vec<Step> {
+    match step {
+        Step::Ordered(changes) => changes.chunks(8).map(|few| Step::Ordered(few.to_vec())).collect(),
+        other => vec![other],
     }
 }
 

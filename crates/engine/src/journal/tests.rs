@@ -530,34 +530,3 @@ fn lag_in_bytes_shrinks_with_every_transaction() {
         assert!((middle / half - 1.0).abs() < 0.1, "{middle} {half}");
     }
 }
-
-#[test]
-#[ignore]
-fn speed() {
-    let folder = Folder::new();
-    let (journal, mut append) = Journal::open(&folder.path, 1).unwrap();
-    let row = |seq: u64| Change::Insert { relation: 1, new: vec![Value::text(format!("{seq}")), Value::text("x".repeat(20)), Value::text("y".repeat(60)), Value::text("2024-01-01 00:00:00"), Value::Null] };
-    let rows: Vec<_> = (0..1000).map(row).collect();
-    let start = std::time::Instant::now();
-    for seq in 1..=300_000u64 {
-        append.begin(transaction(seq));
-        for at in 0..4 { append.change(&rows[(seq as usize * 4 + at) % 1000]).unwrap(); }
-        append.commit(&position(seq));
-        if seq % 200 == 0 { append.sync().unwrap(); }
-    }
-    append.sync().unwrap();
-    eprintln!("append {:?} {} bytes", start.elapsed(), journal.bytes_after(0));
-    let start = std::time::Instant::now();
-    let mut cursor = journal.cursor(1).unwrap();
-    let (mut entries, mut n) = (Vec::new(), 0);
-    while cursor.try_next(&mut entries, 1 << 20).unwrap() { n += entries.len(); entries.clear(); }
-    eprintln!("read {n} {:?}", start.elapsed());
-    let start = std::time::Instant::now();
-    let mut cursor = journal.cursor(journal.last().unwrap().0).unwrap();
-    cursor.try_next(&mut entries, 1).unwrap();
-    eprintln!("seek {:?}", start.elapsed());
-    drop(append);
-    let start = std::time::Instant::now();
-    Journal::open(&folder.path, 2).unwrap();
-    eprintln!("open {:?}", start.elapsed());
-}

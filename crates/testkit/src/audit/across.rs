@@ -13,7 +13,10 @@ use crate::postgres::connect;
 pub(super) fn compare(source: &str, target: &str) -> Report {
     let source = sqlite::open(source);
     let mut target = connect(target);
-    crate::postgres::run(&mut target, "SET timezone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = 'hex'");
+    crate::postgres::run(
+        &mut target,
+        "SET timezone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = 'hex'",
+    );
     let mut tables = Vec::new();
     for (name, columns) in sqlite::tables(&source) {
         let types = types(&mut target, &name, &columns);
@@ -43,8 +46,9 @@ fn types(target: &mut postgres::Client, table: &str, columns: &[String]) -> Vec<
 }
 
 fn source_rows(source: &rusqlite::Connection, table: &str, list: &str, types: &[String]) -> Vec<String> {
-    let mut statement =
-        source.prepare(&format!("SELECT {list} FROM {}", sqlite::quoted(table))).expect("read a SQLite table");
+    let mut statement = source
+        .prepare(&format!("SELECT {list} FROM {}", sqlite::quoted(table)))
+        .expect("read a SQLite table");
     let mut query = statement.query([]).expect("read a SQLite table");
     let mut rows = Vec::new();
     while let Some(row) = query.next().expect("read a SQLite row") {
@@ -89,8 +93,8 @@ fn target_rows(target: &mut postgres::Client, table: &str, list: &str, types: &[
 /// One form for both sides, in quotes so that text cannot look like NULL.
 fn alike(kind: &str, value: &str) -> String {
     match (kind, value) {
-        ("boolean", "1" | "true") => "'t'".into(),
-        ("boolean", "0" | "false") => "'f'".into(),
+        ("boolean", "1" | "t") => "'t'".into(),
+        ("boolean", "0" | "f") => "'f'".into(),
         ("double precision" | "real" | "numeric", number) => match number.parse::<f64>() {
             Ok(number) => format!("{:016x}", number.to_bits()),
             Err(_) => format!("{number:?}"),
@@ -130,10 +134,16 @@ mod tests {
         );
         let url = server.url("postgres");
         compare(&file, &url).assert_equal();
-        for change in
-            ["yes = true WHERE id = 2", "data = '\\x00fe' WHERE id = 1", "note = NULL WHERE id = 3", "note = 'NULL' WHERE id = 2"]
-        {
-            server.run("postgres", &format!("BEGIN; CREATE TABLE kept AS SELECT * FROM t; UPDATE t SET {change}; COMMIT"));
+        for change in [
+            "yes = true WHERE id = 2",
+            "data = '\\x00fe' WHERE id = 1",
+            "note = NULL WHERE id = 3",
+            "note = 'NULL' WHERE id = 2",
+        ] {
+            server.run(
+                "postgres",
+                &format!("BEGIN; CREATE TABLE kept AS SELECT * FROM t; UPDATE t SET {change}; COMMIT"),
+            );
             assert_eq!(compare(&file, &url).differences(), 2, "{change}");
             server.run("postgres", "TRUNCATE t; INSERT INTO t SELECT * FROM kept; DROP TABLE kept");
         }

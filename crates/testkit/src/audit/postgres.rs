@@ -35,7 +35,7 @@ UNION ALL
 SELECT 'index ' || indexrelid::regclass || ': ' || pg_get_indexdef(indexrelid)
   FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relnamespace::regnamespace::text <> ALL ($1)
 UNION ALL
-SELECT 'trigger ' || tgrelid::regclass || ' ' || tgenabled || ' ' || pg_get_triggerdef(t.oid)
+SELECT 'trigger ' || tgrelid::regclass || ' ' || tgenabled::text || ' ' || pg_get_triggerdef(t.oid)
   FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
  WHERE NOT tgisinternal AND relnamespace::regnamespace::text <> ALL ($1)
 UNION ALL
@@ -47,7 +47,8 @@ SELECT 'column ' || attrelid::regclass || ' ' || attname || ' ' || format_type(a
  WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p')
    AND relnamespace::regnamespace::text <> ALL ($1)";
 
-const SEQUENCES: &str = "SELECT schemaname || '.' || sequencename, coalesce(last_value, start_value), increment_by
+const SEQUENCES: &str =
+    "SELECT schemaname || '.' || sequencename, coalesce(last_value, start_value), increment_by
   FROM pg_catalog.pg_sequences WHERE schemaname <> 'crossfade'";
 
 const NOT_OURS: &[&str] = &["pg_catalog", "information_schema", "crossfade", "pg_toast"];
@@ -74,7 +75,8 @@ pub(super) fn compare(source: &str, target: &str) -> Report {
 pub(super) fn compare_schema(source: &str, target: &str) -> Vec<String> {
     let (mut source, mut target) = (open(source), open(target));
     let (left, right) = (objects(&mut source), objects(&mut target));
-    let mut found: Vec<String> = left.difference(&right).map(|one| format!("only on source: {one}")).collect();
+    let mut found: Vec<String> =
+        left.difference(&right).map(|one| format!("only on source: {one}")).collect();
     found.extend(right.difference(&left).map(|one| format!("only on target: {one}")));
     let reached: BTreeMap<String, i64> =
         target.query(SEQUENCES, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -108,10 +110,14 @@ fn objects(client: &mut Client) -> BTreeSet<String> {
 }
 
 /// Sorted by the server, as bytes. COPY escapes line ends, so a line is a row.
-fn rows<'a>(client: &'a mut Client, (schema, table): &Name, columns: &[String]) -> impl Iterator<Item = String> + 'a {
+fn rows<'a>(
+    client: &'a mut Client,
+    (schema, table): &Name,
+    columns: &[String],
+) -> impl Iterator<Item = String> + 'a {
     let cells: Vec<String> = columns.iter().map(|column| format!("t.{}", quoted(column))).collect();
     let sql = format!(
-        "COPY (SELECT ROW({})::text AS row FROM ONLY {}.{} t ORDER BY row COLLATE \"C\") TO STDOUT",
+        "COPY (SELECT row FROM (SELECT ROW({})::text AS row FROM ONLY {}.{} t) rows ORDER BY row COLLATE \"C\") TO STDOUT",
         cells.join(", "),
         quoted(schema),
         quoted(table)
@@ -143,7 +149,8 @@ fn unescaped(line: &str) -> String {
 }
 
 fn unlike(name: &Name, source: Option<&Vec<String>>, target: Option<&Vec<String>>) -> Table {
-    let say = |only_on, columns: &Vec<String>| Difference { only_on, row: format!("({})", columns.join(", ")) };
+    let say =
+        |only_on, columns: &Vec<String>| Difference { only_on, row: format!("({})", columns.join(", ")) };
     Table {
         name: format!("{}.{}", name.0, name.1),
         rows_source: 0,

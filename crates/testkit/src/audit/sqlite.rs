@@ -62,14 +62,18 @@ fn rows(connection: &Connection, table: &str, columns: &[String]) -> std::vec::I
         columns.iter().map(|column| format!("typeof({0}) || ' ' || quote({0})", quoted(column))).collect();
     let sql = format!("SELECT {} FROM {}", cells.join(" || ', ' || "), quoted(table));
     let mut statement = connection.prepare(&sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
-    let mut rows: Vec<String> =
-        statement.query_map([], |row| row.get(0)).expect("read the rows").map(|row| row.expect("read a row")).collect();
+    let mut rows: Vec<String> = statement
+        .query_map([], |row| row.get(0))
+        .expect("read the rows")
+        .map(|row| row.expect("read a row"))
+        .collect();
     rows.sort_unstable();
     rows.into_iter()
 }
 
 fn unlike(name: &str, source: Option<&Vec<String>>, target: Option<&Vec<String>>) -> Table {
-    let say = |only_on, columns: &Vec<String>| Difference { only_on, row: format!("({})", columns.join(", ")) };
+    let say =
+        |only_on, columns: &Vec<String>| Difference { only_on, row: format!("({})", columns.join(", ")) };
     Table {
         name: name.into(),
         rows_source: 0,
@@ -104,7 +108,7 @@ mod tests {
         ("INSERT INTO plain (id) VALUES (9)", 1),
         ("UPDATE plain SET note = 'NULL' WHERE id = 2", 2),
         ("UPDATE plain SET note = 'a ' WHERE id = 1", 2),
-        ("UPDATE plain SET amount = 0.1 + 1e-17 WHERE id = 1", 0),
+        ("UPDATE plain SET amount = 0.1 + 1e-18 WHERE id = 1", 0),
         ("UPDATE plain SET amount = 0.1 + 2e-17 WHERE id = 1", 2),
         ("UPDATE plain SET data = '' WHERE id = 3", 2),
         ("DELETE FROM keyless WHERE rowid = 1", 1),

@@ -48,7 +48,7 @@ mod tests {
         let lines: Vec<&str> = chart.lines().collect();
         assert_eq!(lines.len(), HEIGHT + 2);
         assert!(lines[0].starts_with("  4.0 s │███"), "{chart}");
-        assert_eq!(lines[0].matches('█').count(), 33, "{chart}");
+        assert_eq!(lines[0].matches('█').count(), 32, "{chart}");
         assert_eq!(lines[HEIGHT].matches('×').count(), 1, "{chart}");
         assert!(lines[HEIGHT + 1].ends_with("63 s"), "{chart}");
     }
