@@ -2,8 +2,9 @@
 //!
 //! `_crossfade_log` has one entry a changed row, numbered by `seq`; an entry commits or rolls back with the change
 //! itself, and because SQLite has one writer at a time the entries of a transaction are next to each other and numbers
-//! grow in the order of commits. A read transaction sees a prefix of it, so the highest number that was ever given
-//! (kept by AUTOINCREMENT, also when entries have been deleted) is an exact cut.
+//! grow in the order of commits. A read transaction sees a prefix of it, so the highest number that was ever given is an
+//! exact cut: of an entry that is there, or the one that AUTOINCREMENT keeps. Neither alone would do: entries get
+//! deleted, and a statement that ends by OR FAIL keeps its rows without having noted their numbers.
 //! Deliberately absent: which transaction an entry belongs to. SQLite has no number for that; `_crossfade_boundary`
 //! keeps the cuts that were taken, so that capture never joins what lies before a cut with what lies after it.
 
@@ -49,7 +50,9 @@ pub(crate) fn signed(seq: u64) -> i64 {
 /// The highest number given out so far, as this read transaction sees it.
 pub(crate) fn end(connection: &Connection) -> Result<u64> {
     let seq: Option<i64> = connection
-        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = ?1")
+        .prepare_cached(
+            "SELECT max(seq, coalesce((SELECT max(seq) FROM _crossfade_log), 0)) FROM sqlite_sequence WHERE name = ?1",
+        )
         .and_then(|mut statement| statement.query_row([LOG], |row| row.get(0)).optional())
         .during("read the end of the change log")
         .map_err(|error| if exists(connection) { error } else { lost("the change log is not there") })?;
@@ -229,6 +232,10 @@ fn set_low(connection: &Connection, low: u64) -> rusqlite::Result<()> {
 pub(crate) fn trim(connection: &mut Connection, upto: u64, entries_max: u32) -> rusqlite::Result<bool> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     set_low(&transaction, upto)?;
+    // A number must never be given again, also where AUTOINCREMENT has not noted it.
+    transaction
+        .prepare_cached("UPDATE sqlite_sequence SET seq = ?2 WHERE name = ?1 AND seq < ?2")?
+        .execute(params![LOG, signed(upto)])?;
     let deleted = transaction
         .prepare_cached(
             "DELETE FROM _crossfade_log WHERE seq IN (SELECT seq FROM _crossfade_log WHERE seq <= ?1 ORDER BY seq LIMIT ?2)",

@@ -49,21 +49,20 @@ pub(crate) fn of(layout: &Layout) -> Vec<(String, String)> {
 pub(crate) const PREFIX: &str = "_crossfade_";
 
 fn before_insert(layout: &Layout) -> String {
-    format!("{} {}", forget_tags(layout), note(layout, "1"))
+    format!("{} {}", forget_tags(layout, "1"), note(layout, "1"))
 }
 
 fn before_update(layout: &Layout) -> String {
     let another = format!("{} IS NOT {}", layout.id("x"), layout.id("OLD"));
-    format!("{} {}", forget_tags(layout), note(layout, &another))
+    format!("{} {}", forget_tags(layout, &not_old(layout, "id")), note(layout, &another))
 }
 
 fn after_insert(layout: &Layout) -> String {
     let entry = log_entry(layout, 'I', layout.stored.iter().map(|column| cell("NEW", column)));
-    format!("{} {} {entry}", log_gone(layout, "1"), forget_tags(layout))
+    format!("{} {} {entry}", log_gone(layout, "1"), forget_tags(layout, "1"))
 }
 
 fn after_update(layout: &Layout) -> String {
-    let another = format!("y.id IS NOT {}", layout.id("OLD"));
     let moved = sql::list(layout.old_columns().enumerate(), |(at, column)| format!("c{at} = {}", cell("NEW", column)));
     let carry = format!(
         "UPDATE {TENTATIVE} SET id = {}, {moved} WHERE tbl = {} AND id = {};",
@@ -74,7 +73,9 @@ fn after_update(layout: &Layout) -> String {
     let old = layout.old_columns().map(|column| cell("OLD", column));
     let new = layout.stored.iter().map(|column| cell("NEW", column));
     let entry = log_entry(layout, 'U', old.chain(new));
-    format!("{} {} {carry} {entry}", log_gone(layout, &another), forget_tags(layout))
+    // A note about the updated row itself is another statement's: one that we run inside of.
+    let gone = log_gone(layout, &not_old(layout, "y.id"));
+    format!("{gone} {} {carry} {entry}", forget_tags(layout, &not_old(layout, "id")))
 }
 
 fn after_delete(layout: &Layout) -> String {
@@ -102,8 +103,13 @@ fn tags(layout: &Layout) -> String {
     sql::list(layout.collisions(), |(tag, _)| tag)
 }
 
-fn forget_tags(layout: &Layout) -> String {
-    format!("DELETE FROM {TENTATIVE} WHERE tbl = {} AND tag IN ({});", literal(&layout.table), tags(layout))
+fn not_old(layout: &Layout, id: &str) -> String {
+    format!("{id} IS NOT {}", layout.id("OLD"))
+}
+
+fn forget_tags(layout: &Layout, condition: &str) -> String {
+    let table = literal(&layout.table);
+    format!("DELETE FROM {TENTATIVE} WHERE tbl = {table} AND tag IN ({}) AND {condition};", tags(layout))
 }
 
 fn note(layout: &Layout, condition: &str) -> String {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use engine::Status;
+use engine::{Phase, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use model::TableName;
 use serde_json::json;
@@ -51,6 +51,10 @@ impl Display {
 
     /// Shows the newest status; cheap to call often.
     pub(crate) fn show(&mut self, status: &Status) -> Result<(), serde_json::Error> {
+        if status.phase == Phase::Planned && status.retrying.is_none() {
+            // Nothing has happened yet.
+            return Ok(());
+        }
         let now = Instant::now();
         match self {
             Display::Bars(bars) => bars.show(&View::of(status)?),

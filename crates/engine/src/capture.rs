@@ -4,14 +4,16 @@
 //! told of a position that the journal could still lose.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use connector::{Event, Reader, failpoint};
-use model::{Catalog, Position};
+use model::{Catalog, Position, Transaction};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::journal::{Append, Journal};
-use crate::meter::Meter;
+use crate::meter::{Meter, now_us};
 use crate::retry::{Backoff, can_retry};
 
 /// What capture works on.
@@ -56,12 +58,13 @@ impl Capturing {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             capture = self.reader.capture(&self.stream, &self.catalog, &after) => capture?,
         };
-        let mut session = Session { append, uncommitted: false, unsynced: false, reached: None };
+        let mut session = Session { append, last: after, open: false, unsynced: false, idle: None, idle_due: Instant::now() };
         let mut events = Vec::new();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 delivered = capture.next(&mut events) => delivered?,
+                () = tokio::time::sleep_until(session.idle_due), if session.idle.is_some() => {}
             }
             backoff.reset();
             self.meter.retrying("capture", None);
@@ -74,11 +77,20 @@ impl Capturing {
     }
 }
 
+/// A quiet stretch of the log is journaled at most this often: each costs an fsync here and an update of the
+/// progress on the target.
+const IDLE_EVERY: Duration = Duration::from_millis(200);
+
 struct Session<'a> {
     append: &'a mut Append,
-    uncommitted: bool,
+    /// The last boundary that was appended.
+    last: Position,
+    /// A transaction has begun and has not committed.
+    open: bool,
     unsynced: bool,
-    reached: Option<Position>,
+    /// A later boundary with nothing of ours before it, not appended yet.
+    idle: Option<Position>,
+    idle_due: Instant,
 }
 
 impl Session<'_> {
@@ -87,33 +99,46 @@ impl Session<'_> {
         for event in events.drain(..) {
             match event {
                 Event::Begin(transaction) => {
-                    self.uncommitted = true;
+                    self.open = true;
+                    self.idle = None;
                     self.append.begin(transaction);
                 }
                 Event::Relation(relation) => self.append.relation(&relation)?,
                 Event::Change(change) => self.append.change(&change)?,
                 Event::Commit { position } => {
                     self.append.commit(&position);
-                    self.uncommitted = false;
+                    self.open = false;
                     self.unsynced = true;
-                    self.reached = Some(position);
+                    self.last = position;
                 }
                 // Inside a transaction an idle position would skip its beginning after a restart.
-                Event::Idle { position } if !self.uncommitted => {
-                    if self.reached.as_ref().is_none_or(|reached| *reached < position) {
-                        self.reached = Some(position);
-                    }
-                }
+                Event::Idle { position } if !self.open && position > self.last => self.idle = Some(position),
                 Event::Idle { .. } => {}
             }
         }
-        if self.unsynced {
-            failpoint::hit(failpoint::CAPTURE_BEFORE_FSYNC);
-            self.append.sync()?;
-            self.unsynced = false;
-            failpoint::hit(failpoint::CAPTURE_AFTER_FSYNC);
+        self.append_idle();
+        if !self.unsynced {
+            return Ok(None);
         }
-        Ok(self.reached.take())
+        failpoint::hit(failpoint::CAPTURE_BEFORE_FSYNC);
+        self.append.sync()?;
+        self.unsynced = false;
+        failpoint::hit(failpoint::CAPTURE_AFTER_FSYNC);
+        Ok(Some(self.last.clone()))
+    }
+
+    /// A quiet stretch is journaled as a transaction without changes: only what is durable here may be
+    /// acknowledged, or the next capture would ask for a position that the source has let go of.
+    fn append_idle(&mut self) {
+        if self.open || Instant::now() < self.idle_due {
+            return;
+        }
+        let Some(position) = self.idle.take() else { return };
+        self.idle_due = Instant::now() + IDLE_EVERY;
+        self.append.begin(Transaction { seq: 0, id: 0, order: position.order, committed_us: now_us() });
+        self.append.commit(&position);
+        self.unsynced = true;
+        self.last = position;
     }
 }
 

@@ -347,18 +347,21 @@ impl Feed {
                 return error.into();
             }
             if ticks.is_multiple_of(EVERY_SECOND) {
-                match self.reader.position().await {
-                    Ok(position) => self.meter.source_position(position),
-                    Err(error) => tracing::debug!(error = %chain(&error), "the source's position is not known"),
+                // Bounded: a source that does not answer must not stop the status and the trimming.
+                match tokio::time::timeout(PATIENCE, self.reader.position()).await {
+                    Ok(Ok(position)) => self.meter.source_position(position),
+                    Ok(Err(error)) => tracing::debug!(error = %chain(&error), "the source's position is not known"),
+                    Err(_) => tracing::debug!("the source does not tell its position in time"),
                 }
             }
             if ticks.is_multiple_of(EVERY_TEN_SECONDS) {
-                match self.same_schema().await {
-                    Ok(()) => {}
-                    Err(Error::Connector(error)) if can_retry(&error) => {
+                match tokio::time::timeout(PATIENCE, self.same_schema()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(Error::Connector(error))) if can_retry(&error) => {
                         tracing::debug!(error = %chain(&error), "the source's schema could not be compared");
                     }
-                    Err(error) => return error,
+                    Ok(Err(error)) => return error,
+                    Err(_) => tracing::debug!("the source does not tell its schema in time"),
                 }
             }
         }
@@ -376,6 +379,9 @@ impl Feed {
         ));
     }
 }
+
+/// For questions whose answer is only shown.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 const EVERY_SECOND: u64 = 4;
 const EVERY_TEN_SECONDS: u64 = 40;

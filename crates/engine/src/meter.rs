@@ -188,9 +188,6 @@ impl Meter {
         };
         let status = &mut inner.status;
         status.captured_position = captured.or(status.captured_position.take());
-        if behind == 0 && status.phase == Phase::Following {
-            status.applied_position = status.captured_position.clone();
-        }
         status.lag = Lag {
             seconds: if inner.applied_committed_us == 0 { 0.0 } else { seconds },
             transactions: behind,

@@ -6,15 +6,15 @@ use connector::{Block, Capture, ChunkStream, Event, Format, Reader, Slicing};
 use model::{Catalog, Change, Cut, Relation, Row, TableName, Value};
 
 /// The rows of each table, in no order; generated columns are left out.
-pub struct Replica {
-    pub tables: HashMap<TableName, Vec<Row>>,
+pub(crate) struct Replica {
+    pub(crate) tables: HashMap<TableName, Vec<Row>>,
     relations: HashMap<u32, Relation>,
-    pub changes: usize,
+    pub(crate) changes: usize,
 }
 
 impl Replica {
     /// Copies all the tables under one cut.
-    pub async fn copy(reader: &dyn Reader, catalog: &Catalog) -> (Replica, u64) {
+    pub(crate) async fn copy(reader: &dyn Reader, catalog: &Catalog) -> (Replica, u64) {
         let tables: Vec<_> = catalog.tables.iter().collect();
         let wave = reader.wave(&tables, 2).await.unwrap();
         let Cut::Prefix { order } = *wave.cut() else { panic!("SQLite cuts are prefixes") };
@@ -34,7 +34,7 @@ impl Replica {
     }
 
     /// Follows the log up to this position; transactions in the cut are skipped.
-    pub async fn follow(&mut self, capture: &mut dyn Capture, cut: u64, upto: u64) {
+    pub(crate) async fn follow(&mut self, capture: &mut dyn Capture, cut: u64, upto: u64) {
         let mut skips = false;
         loop {
             let mut events = Vec::new();
@@ -87,7 +87,7 @@ impl Replica {
         }
     }
 
-    pub fn sorted(&self) -> Vec<(String, Vec<String>)> {
+    pub(crate) fn sorted(&self) -> Vec<(String, Vec<String>)> {
         let mut tables: Vec<_> = self
             .tables
             .iter()
@@ -102,7 +102,7 @@ impl Replica {
     }
 }
 
-pub async fn drain(stream: &mut dyn ChunkStream) -> Vec<Row> {
+pub(crate) async fn drain(stream: &mut dyn ChunkStream) -> Vec<Row> {
     let mut rows: Vec<Vec<Value>> = Vec::new();
     while let Some(Block::Rows(block)) = stream.next().await.unwrap() {
         rows.extend(block);

@@ -8,10 +8,10 @@ use connector::{Reader, Selection, Writer};
 use model::Catalog;
 use rusqlite::Connection;
 
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new() -> Scratch {
+    pub(crate) fn new() -> Scratch {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("crossfade-sqlite-{}-{number}", std::process::id()));
@@ -19,26 +19,26 @@ impl Scratch {
         Scratch(folder)
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    pub fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         format!("sqlite:{}", self.path(name).display())
     }
 
     /// The application's own connection.
-    pub fn open(&self, name: &str) -> Connection {
+    pub(crate) fn open(&self, name: &str) -> Connection {
         let connection = Connection::open(self.path(name)).unwrap();
         connection.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
         connection
     }
 
-    pub fn reader(&self, name: &str) -> Arc<dyn Reader> {
+    pub(crate) fn reader(&self, name: &str) -> Arc<dyn Reader> {
         connector_sqlite::open_reader(&self.url(name)).unwrap()
     }
 
-    pub fn writer(&self, name: &str) -> Arc<dyn Writer> {
+    pub(crate) fn writer(&self, name: &str) -> Arc<dyn Writer> {
         connector_sqlite::open_writer(&self.url(name)).unwrap()
     }
 }
@@ -51,6 +51,6 @@ impl Drop for Scratch {
     }
 }
 
-pub async fn everything(reader: &dyn Reader) -> Catalog {
+pub(crate) async fn everything(reader: &dyn Reader) -> Catalog {
     reader.catalog(&Selection::everything()).await.unwrap()
 }

@@ -22,8 +22,10 @@ pub(crate) struct Assembly {
     fold: Fold,
     steps: Vec<Step>,
     weight: usize,
-    /// Whole transactions since the last commit that was sent.
+    /// Whole transactions since the last commit that was sent, and those of them that changed something.
     pub(crate) transactions: u64,
+    changing: u64,
+    changed: bool,
     changes: HashMap<usize, u64>,
     boundary: Option<(Progress, i64)>,
     /// A slice of the target transaction has been sent without its commit.
@@ -64,6 +66,7 @@ impl Assembly {
                 let committed_us = self.open.take().map_or(0, |transaction| transaction.committed_us);
                 self.boundary = Some((Progress { seq, position }, committed_us));
                 self.transactions += 1;
+                self.changing += u64::from(std::mem::take(&mut self.changed));
             }
         }
         Ok(())
@@ -74,6 +77,7 @@ impl Assembly {
             // The journal's cursor gives changes between a Begin and a Commit only.
             unreachable!("a change outside a transaction");
         };
+        self.changed = true;
         let change = self.relations.arrange(change)?;
         let Some(change) = self.without_held(applying, change) else { return Ok(()) };
         match applying.cuts.decide(&transaction, change, &applying.catalog.tables)? {
@@ -139,10 +143,13 @@ impl Assembly {
         steps.extend(self.fold.take());
         self.weight = 0;
         let boundary = if self.open.is_none() { self.boundary.take() } else { None };
+        if boundary.is_some() {
+            self.transactions = 0;
+        }
         let commit = boundary.map(|(progress, committed_us)| Commit {
             progress,
             committed_us,
-            transactions: std::mem::take(&mut self.transactions),
+            transactions: std::mem::take(&mut self.changing),
             changes: std::mem::take(&mut self.changes),
         });
         self.part_sent = commit.is_none();

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 /// One table, on both sides.
@@ -38,7 +38,8 @@ pub(crate) fn compare(source: &Path, target: &Path) -> rusqlite::Result<Vec<Comp
 
 /// How many rows of the application a file holds at this moment.
 pub(crate) fn rows(path: &Path) -> rusqlite::Result<u64> {
-    let database = Connection::open(path)?;
+    // Looking may not create the file.
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     tables(&database, "main")?
         .iter()
         .map(|table| number(&database, &format!("SELECT count(*) FROM {}", identifier(table))))

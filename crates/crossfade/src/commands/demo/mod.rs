@@ -27,9 +27,12 @@ use crate::report::{self, Exit};
 
 /// Fewer would not show much; the demo goes on beyond its time until so many have been survived.
 const KILLS_MIN: usize = 5;
-/// These come soon after a start, so that they meet the copy.
-const EARLY_KILLS: usize = 2;
+/// Of these, each when the target holds a share of the rows between the two percentages: they meet the copy.
+const COPY_KILLS: [(u64, u64); 2] = [(5, 35), (45, 80)];
 const TICK: Duration = Duration::from_millis(50);
+/// A copy of this size takes a second or two; to meet it the rows are looked at more often.
+const COPY_TICK: Duration = Duration::from_millis(5);
+const COPY_MAX: Duration = Duration::from_secs(10);
 /// Far beyond what a catch-up takes; past it something is broken.
 const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 
@@ -149,11 +152,12 @@ impl Show {
     fn harass(&mut self, time: Duration, say: &dyn Fn(&str)) -> Result<(), Error> {
         loop {
             let mut pipeline = Pipeline::start(&self.places, false)?;
-            let lives = self.lifetime(time);
-            while pipeline.since.elapsed() < lives {
-                self.alive(&mut pipeline)?;
-                self.sample();
-                std::thread::sleep(TICK);
+            match COPY_KILLS.get(self.kills.len()) {
+                Some(share) => self.wait_for_rows(&mut pipeline, *share)?,
+                None => {
+                    let lives = self.lifetime(time);
+                    self.wait_for(&mut pipeline, lives)?;
+                }
             }
             // It may have ended by itself in the last moment: then there would be nothing to kill.
             self.alive(&mut pipeline)?;
@@ -173,11 +177,37 @@ impl Show {
         }
     }
 
+    fn wait_for(&mut self, pipeline: &mut Pipeline, lives: Duration) -> Result<(), Error> {
+        while pipeline.since.elapsed() < lives {
+            self.alive(pipeline)?;
+            self.sample();
+            std::thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// Until the copy is somewhere between the two percentages; not forever, should there be no copy to meet.
+    fn wait_for_rows(&mut self, pipeline: &mut Pipeline, (low, high): (u64, u64)) -> Result<(), Error> {
+        let wanted = self.rows * self.dice.between(low, high) / 100;
+        let mut ticks = 0u64;
+        while self.rows_target() < wanted && pipeline.since.elapsed() < COPY_MAX {
+            self.alive(pipeline)?;
+            if ticks.is_multiple_of(10) {
+                self.sample();
+            }
+            ticks += 1;
+            std::thread::sleep(COPY_TICK);
+        }
+        Ok(())
+    }
+
+    /// Asked of the target itself; 0 while it is being made.
+    fn rows_target(&self) -> u64 {
+        compare::rows(&self.places.target()).unwrap_or(0)
+    }
+
     /// How long the next run may live.
     fn lifetime(&mut self, time: Duration) -> Duration {
-        if self.kills.len() < EARLY_KILLS {
-            return Duration::from_millis(self.dice.between(200, 700));
-        }
         let rest = time.saturating_sub(self.began.elapsed()).as_millis() as u64;
         let (low, high) = (1_000, 1_000 + time.as_millis() as u64 / KILLS_MIN as u64);
         let lives = self.dice.between(low, high);
@@ -224,10 +254,9 @@ impl Show {
         self.progress.seen(view.rows_copied(), view.changes_applied);
     }
 
-    /// What the target has at this moment, asked of the target itself.
     fn killed(&self) -> Kill {
         let at = self.began.elapsed().as_secs_f64();
-        let rows_target = compare::rows(&self.places.target()).unwrap_or(0);
+        let rows_target = self.rows_target();
         // The writers delete fewer rows than they insert, so a complete copy is never this small.
         Kill { at, rows_target, in_copy: rows_target < self.rows * 9 / 10 }
     }

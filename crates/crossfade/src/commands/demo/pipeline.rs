@@ -60,7 +60,7 @@ impl Pipeline {
             .arg("--dir")
             .arg(places.migration())
             // Small chunks, one at a time: so the copy lasts long enough to be killed in the middle.
-            .args(["--copy-streams", "1", "--chunk-bytes", "131072"])
+            .args(["--copy-streams", "1", "--chunk-bytes", "32768"])
             .current_dir(&places.folder)
             .stdin(Stdio::null())
             .stdout(log)

@@ -64,7 +64,11 @@ impl Story {
         let mut out = format!("A shop was moved while it was open, in {}.\n\n", duration(self.took));
         for (label, value, more) in [
             ("rows copied", count(self.rows_copied), String::new()),
-            ("changes applied", count(self.changes_applied), String::new()),
+            (
+                "changes applied",
+                count(self.changes_applied),
+                "or more: a killed run takes its last half second of counting with it".to_owned(),
+            ),
             (
                 "transactions written",
                 count(self.written.transactions),
