@@ -3,6 +3,8 @@
 //! Every function works inside the caller's transaction. A statement that does not hit exactly one row is refused, and
 //! so is one that a constraint of the target stops; the caller then rolls back.
 
+#![expect(clippy::result_large_err, reason = "the contract's own error; a refusal ends the batch")]
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -40,13 +42,12 @@ impl Statements {
     pub(crate) fn write(&self, connection: &Connection, steps: &[Step]) -> Applied {
         steps.iter().try_for_each(|step| match step {
             Step::Net(net) => self.net(connection, net),
-            Step::Ordered(changes) => changes
+            Step::Ordered(changes) => changes.iter().enumerate().try_for_each(|(at, change)| {
+                self.change(connection, change).map_err(|error| located(error, at))
+            }),
+            Step::Truncate { tables, restart_identity } => tables
                 .iter()
-                .enumerate()
-                .try_for_each(|(at, change)| self.change(connection, change).map_err(|error| located(error, at))),
-            Step::Truncate { tables, restart_identity } => {
-                tables.iter().try_for_each(|&table| Ok(self.0[table].truncate(connection, *restart_identity)?))
-            }
+                .try_for_each(|&table| Ok(self.0[table].truncate(connection, *restart_identity)?)),
             Step::DeleteRange { table, after, upto, except } => {
                 self.at(*table, connection).delete_range(after.as_ref(), upto.as_ref(), except)
             }
@@ -54,7 +55,13 @@ impl Statements {
     }
 
     /// Puts a row in place of whatever is there under this key.
-    pub(crate) fn replace(&self, connection: &Connection, table: usize, key: &Key, row: Option<&Row>) -> Applied {
+    pub(crate) fn replace(
+        &self,
+        connection: &Connection,
+        table: usize,
+        key: &Key,
+        row: Option<&Row>,
+    ) -> Applied {
         let on = self.at(table, connection);
         let cells = on.key_cells(key)?;
         on.execute(&on.sql.delete, &cells)?;
@@ -116,7 +123,11 @@ impl TableStatements {
         let name = &self.table.name.name;
         connection.execute_batch(&format!("DELETE FROM {}", quote(name))).during(operation)?;
         let counts: bool = connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')", [], |row| row.get(0))
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')",
+                [],
+                |row| row.get(0),
+            )
             .during(operation)?;
         if restart_identity && counts {
             connection.execute("DELETE FROM sqlite_sequence WHERE name = ?1", [name]).during(operation)?;
@@ -289,8 +300,11 @@ impl On<'_> {
         for key in except {
             kept.insert(Key(self.key_cells(key)?.into_iter().map(Cow::into_owned).collect()));
         }
-        let statement =
-            format!("SELECT {names} FROM {} WHERE {}", quote(&table.name.name), sql::all(conditions, |one| one));
+        let statement = format!(
+            "SELECT {names} FROM {} WHERE {}",
+            quote(&table.name.name),
+            sql::all(conditions, |one| one)
+        );
         let read = || -> rusqlite::Result<Vec<Key>> {
             let mut prepared = self.connection.prepare(&statement)?;
             let mut rows = prepared.query(params_from_iter(cells.iter().map(|cell| Bound(cell))))?;

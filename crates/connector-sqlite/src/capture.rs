@@ -289,7 +289,8 @@ impl Tables {
     fn new(catalog: &Catalog) -> Tables {
         let shapes: Vec<Shape> =
             catalog.tables.iter().enumerate().map(|(at, table)| Shape::new(relation_id(at), table)).collect();
-        let cells = shapes.iter().map(|shape| shape.old.len() + shape.relation.columns.len()).max().unwrap_or(0);
+        let cells =
+            shapes.iter().map(|shape| shape.old.len() + shape.relation.columns.len()).max().unwrap_or(0);
         let select = format!(
             "SELECT seq, tbl, op, {} FROM _crossfade_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
             log::cells(cells)
@@ -305,11 +306,7 @@ impl Shape {
         let is_old = |at: &usize| table.key().is_none_or(|key| key.contains(at));
         let columns = stored
             .iter()
-            .map(|at| RelationColumn {
-                name: table.columns[*at].name.clone(),
-                type_id: 0,
-                key: is_old(at),
-            })
+            .map(|at| RelationColumn { name: table.columns[*at].name.clone(), type_id: 0, key: is_old(at) })
             .collect();
         let old = match table.key() {
             Some(key) => key.iter().filter_map(|at| stored.iter().position(|stored| stored == at)).collect(),

@@ -19,14 +19,17 @@ pub(crate) fn read(connection: &Connection, selection: &Selection) -> Result<Cat
     let mut tables = Vec::new();
     for name in names(connection).during(operation)? {
         if selection.contains(&TableName::new(SCHEMA, &name)) {
-            let table = table(connection, &name).during(operation).map_err(|error| error.with("table", &name))?;
+            let table =
+                table(connection, &name).during(operation).map_err(|error| error.with("table", &name))?;
             tables.extend(table);
         }
     }
     if tables.is_empty() {
         return Err(Error::new(ErrorKind::Setup, "find a table to migrate")
             .with("patterns", selection.include.join(" "))
-            .hint("No table of the source matches. Names are written as main.TABLE or TABLE, with * and ?."));
+            .hint(
+                "No table of the source matches. Names are written as main.TABLE or TABLE, with * and ?.",
+            ));
     }
     estimate(connection, &mut tables).during(operation)?;
     tables.sort_by(|a, b| a.name.cmp(&b.name));
@@ -79,10 +82,7 @@ pub(crate) fn table(connection: &Connection, name: &str) -> rusqlite::Result<Opt
             Some((_, None)) => index.origin != "pk",
             None => true,
         })
-        .map(|index| Unique {
-            name: index.name.clone(),
-            columns: index.plain_columns().unwrap_or_default(),
-        })
+        .map(|index| Unique { name: index.name.clone(), columns: index.plain_columns().unwrap_or_default() })
         .collect();
     let identity = match chosen {
         Some((columns, _)) => Identity::Key { columns, order: alias.then(|| vec![KeyOrder::Integer]) },
@@ -184,7 +184,9 @@ fn places(connection: &Connection, table: &str) -> rusqlite::Result<Vec<i64>> {
 
 pub(crate) fn is_without_rowid(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
     let flag = connection
-        .query_row("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1", [table], |row| row.get(0))
+        .query_row("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1", [table], |row| {
+            row.get(0)
+        })
         .optional()?;
     Ok(flag.unwrap_or(false))
 }
@@ -200,7 +202,8 @@ pub(crate) fn holds_null(
     columns: &[usize],
     all: &[Column],
 ) -> rusqlite::Result<bool> {
-    let any: Vec<String> = columns.iter().map(|&at| format!("{} IS NULL", sql::quote(&all[at].name))).collect();
+    let any: Vec<String> =
+        columns.iter().map(|&at| format!("{} IS NULL", sql::quote(&all[at].name))).collect();
     let statement =
         format!("SELECT EXISTS (SELECT 1 FROM main.{} WHERE {})", sql::quote(table), any.join(" OR "));
     connection.query_row(&statement, [], |row| row.get(0))
@@ -236,13 +239,19 @@ fn estimate(connection: &Connection, tables: &mut [Table]) -> rusqlite::Result<(
     for table in tables.iter_mut() {
         let name = &table.name.name;
         table.rows_estimate = if file <= EXACT_BYTES_MAX {
-            Some(connection.query_row(&format!("SELECT count(*) FROM {}", sql::quote(name)), [], |row| row.get(0))?)
+            Some(
+                connection
+                    .query_row(&format!("SELECT count(*) FROM {}", sql::quote(name)), [], |row| row.get(0))?,
+            )
         } else {
             last_rowid(connection, name)?
         };
         if file <= EXACT_BYTES_MAX {
-            table.bytes = connection
-                .query_row("SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name = ?1", params![name], |row| row.get(0))?;
+            table.bytes = connection.query_row(
+                "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name = ?1",
+                params![name],
+                |row| row.get(0),
+            )?;
         }
     }
     if file > EXACT_BYTES_MAX {
@@ -262,7 +271,8 @@ fn last_rowid(connection: &Connection, table: &str) -> rusqlite::Result<Option<u
         return Ok(None);
     }
     let last: Option<i64> =
-        connection.query_row(&format!("SELECT max(rowid) FROM {}", sql::quote(table)), [], |row| row.get(0))?;
+        connection
+            .query_row(&format!("SELECT max(rowid) FROM {}", sql::quote(table)), [], |row| row.get(0))?;
     Ok(Some(u64::try_from(last.unwrap_or(0)).unwrap_or(0)))
 }
 
@@ -327,7 +337,10 @@ mod tests {
                  CREATE TABLE bag (v); CREATE UNIQUE INDEX bag_some ON bag (v) WHERE v > 1;",
             )
             .unwrap();
-        let key = |columns: &[usize], order: Option<Vec<KeyOrder>>| Identity::Key { columns: columns.into(), order };
+        let key = |columns: &[usize], order: Option<Vec<KeyOrder>>| Identity::Key {
+            columns: columns.into(),
+            order,
+        };
         for (name, identity, uniques) in [
             ("alias", key(&[0], Some(vec![KeyOrder::Integer])), 1),
             ("descending", key(&[0], None), 0),

@@ -46,8 +46,9 @@ fn writable(connection: &Connection, findings: &mut Vec<Finding>) {
         object: "the source file".to_owned(),
         found: format!("a write transaction could not begin: {error}"),
         why: "Following the changes needs triggers and a change log in the source.".to_owned(),
-        remedy: "Make the file and its folder writable for this user, and end transactions that are left open."
-            .to_owned(),
+        remedy:
+            "Make the file and its folder writable for this user, and end transactions that are left open."
+                .to_owned(),
     });
 }
 
@@ -71,7 +72,8 @@ fn journal_mode(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlit
             severity: Severity::Note,
             object: "the source file".to_owned(),
             found: format!("text is stored as {encoding}"),
-            why: "The target stores it as UTF-8; a text that is not valid UTF-16 cannot be kept as it is.".to_owned(),
+            why: "The target stores it as UTF-8; a text that is not valid UTF-16 cannot be kept as it is."
+                .to_owned(),
             remedy: "None is needed for valid text.".to_owned(),
         });
     }
@@ -98,8 +100,8 @@ fn virtual_tables(
     selection: &Selection,
     findings: &mut Vec<Finding>,
 ) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual'")?;
+    let mut statement = connection
+        .prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual'")?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;
     for name in names {
         let name = name?;

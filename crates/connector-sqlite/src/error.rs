@@ -19,20 +19,28 @@ pub(crate) fn describe(error: rusqlite::Error, operation: &'static str) -> Error
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             ErrorKind::Database,
             Retry::Later,
-            Some("Another process holds SQLite's write lock for longer than our timeout: look for a transaction that is left open."),
+            Some(
+                "Another process holds SQLite's write lock for longer than our timeout: look for a transaction that is left open.",
+            ),
         ),
         Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
             (ErrorKind::Refused, Retry::Never, None)
         }
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => (
+        Some(
+            ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied,
+        ) => (
             ErrorKind::Permission,
             Retry::Never,
             Some("The file and its folder must be writable: SQLite keeps its -wal and -shm files beside it."),
         ),
-        Some(ErrorCode::CannotOpen) => {
-            (ErrorKind::Io, Retry::Never, Some("Does the file's folder exist, and may this user write to it?"))
+        Some(ErrorCode::CannotOpen) => (
+            ErrorKind::Io,
+            Retry::Never,
+            Some("Does the file's folder exist, and may this user write to it?"),
+        ),
+        Some(ErrorCode::DiskFull) => {
+            (ErrorKind::Io, Retry::Later, Some("Free space on the disk and run again."))
         }
-        Some(ErrorCode::DiskFull) => (ErrorKind::Io, Retry::Later, Some("Free space on the disk and run again.")),
         Some(ErrorCode::SystemIoFailure) => (ErrorKind::Io, Retry::Later, None),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             (ErrorKind::Corrupt, Retry::Never, Some("See what `PRAGMA integrity_check` says about the file."))

@@ -120,9 +120,9 @@ impl Layout {
 
     /// Each rule as (what makes its tag, which rows `x` collide with NEW).
     pub(crate) fn collisions(&self) -> Vec<(String, String)> {
-        let by_rowid = self.rowid.map(|rowid| {
-            (format!("'r:' || quote(NEW.{rowid})"), format!("x.{rowid} = NEW.{rowid}"))
-        });
+        let by_rowid = self
+            .rowid
+            .map(|rowid| (format!("'r:' || quote(NEW.{rowid})"), format!("x.{rowid} = NEW.{rowid}")));
         let by_index = self.uniques.iter().enumerate().map(|(at, rule)| {
             let values = rule.parts.iter().map(|part| format!("quote({})", self.new_value(part)));
             let tag = format!("'{at}:' || {}", values.collect::<Vec<_>>().join(" || ',' || "));

@@ -159,7 +159,8 @@ pub(crate) fn verify(connection: &Connection, stream: &str, catalog: &Catalog, a
     }
     let end = end(connection)?;
     if after > end {
-        return Err(lost(format!("it ends at {end}: was the file replaced by an older copy?")).with("position", after));
+        return Err(lost(format!("it ends at {end}: was the file replaced by an older copy?"))
+            .with("position", after));
     }
     verify_tables(connection, catalog)
 }
@@ -208,7 +209,8 @@ fn same_stream(connection: &Connection, stream: &str) -> Result<()> {
 }
 
 fn set_meta(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
-    connection.execute("INSERT OR REPLACE INTO _crossfade_meta (name, value) VALUES (?1, ?2)", [name, value])?;
+    connection
+        .execute("INSERT OR REPLACE INTO _crossfade_meta (name, value) VALUES (?1, ?2)", [name, value])?;
     Ok(())
 }
 

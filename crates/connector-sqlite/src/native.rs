@@ -26,7 +26,9 @@ pub(crate) fn schema(connection: &Connection, catalog: &Catalog) -> Result<Nativ
                 native.before.push_str("\n;\n");
             }
             "index" if is_key => native.keys.push(SchemaItem { kind: "INDEX".to_owned(), name, sql }),
-            "index" | "trigger" if is_ours => native.after.push(SchemaItem { kind: kind.to_uppercase(), name, sql }),
+            "index" | "trigger" if is_ours => {
+                native.after.push(SchemaItem { kind: kind.to_uppercase(), name, sql })
+            }
             "view" => native.after.push(SchemaItem { kind: "VIEW".to_owned(), name, sql }),
             _ => {}
         }

@@ -97,7 +97,8 @@ impl Reader for SqliteReader {
 
     async fn sequences(&self, catalog: &Catalog) -> Result<Vec<Sequence>> {
         let catalog = catalog.clone();
-        self.run(move |connection| sequences(connection, &catalog).during("read the AUTOINCREMENT counters")).await
+        self.run(move |connection| sequences(connection, &catalog).during("read the AUTOINCREMENT counters"))
+            .await
     }
 
     async fn release(&self, stream: &str, _catalog: &Catalog) -> Result<()> {

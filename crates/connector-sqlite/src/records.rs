@@ -146,7 +146,12 @@ pub(crate) fn chunks(connection: &Connection, stream: &str) -> Result<Vec<Loaded
     read().during("read the chunk ledger")?.iter().map(|record| from_json(record)).collect()
 }
 
-pub(crate) fn has_chunk(connection: &Connection, stream: &str, table: &TableName, number: u32) -> Result<bool> {
+pub(crate) fn has_chunk(
+    connection: &Connection,
+    stream: &str,
+    table: &TableName,
+    number: u32,
+) -> Result<bool> {
     connection
         .query_row(
             "SELECT EXISTS (SELECT 1 FROM _crossfade_chunk WHERE stream = ?1 AND tbl = ?2 AND number = ?3)",

@@ -101,9 +101,10 @@ mod tests {
     fn elements_of_an_index() {
         for (create, elements) in [
             ("CREATE UNIQUE INDEX i ON t (a, lower(b) DESC)", vec!["a", "lower(b)"]),
-            ("CREATE UNIQUE INDEX \"i(\" ON t(substr(a, 1, 2) COLLATE NOCASE asc) WHERE (a > 1)", vec![
-                "substr(a, 1, 2) COLLATE NOCASE",
-            ]),
+            (
+                "CREATE UNIQUE INDEX \"i(\" ON t(substr(a, 1, 2) COLLATE NOCASE asc) WHERE (a > 1)",
+                vec!["substr(a, 1, 2) COLLATE NOCASE"],
+            ),
             ("CREATE UNIQUE INDEX i ON t(a || ',)' -- (\n, [b,c] /* ) */)", vec!["a || ',)'", "[b,c]"]),
         ] {
             assert_eq!(index_elements(create), elements, "{create}");

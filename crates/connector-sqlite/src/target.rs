@@ -92,7 +92,10 @@ fn existing(connection: &Connection, table: &Table, same_dialect: bool, is_first
     if is_first && !is_empty {
         return Err(refused(
             "rows".to_owned(),
-            format!("The target must be empty at the start: DELETE FROM {}; or name another file.", quote(name)),
+            format!(
+                "The target must be empty at the start: DELETE FROM {}; or name another file.",
+                quote(name)
+            ),
         ));
     }
     Ok(())
@@ -141,7 +144,8 @@ fn declared(kind: Kind) -> &'static str {
 /// Whether a unique index other than the identity's could refuse rows during the copy.
 pub(crate) fn has_unique(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
     let (columns, _) = catalog::columns(connection, &table.name.name)?;
-    let identity: Option<Vec<&str>> = table.key().map(|key| key.iter().map(|&at| table.columns[at].name.as_str()).collect());
+    let identity: Option<Vec<&str>> =
+        table.key().map(|key| key.iter().map(|&at| table.columns[at].name.as_str()).collect());
     Ok(catalog::indexes(connection, &table.name.name)?.iter().any(|index| {
         let names: Option<Vec<&str>> =
             index.parts.iter().map(|part| part.column.map(|at| columns[at].name.as_str())).collect();
@@ -157,7 +161,9 @@ pub(crate) fn create_keys(
 ) -> Result<()> {
     let items: Vec<SchemaItem> = match native.filter(|native| native.dialect == DIALECT) {
         Some(native) => native.keys.clone(),
-        None => catalog.tables.iter().filter(|table| rowid_alias(table).is_none()).filter_map(key_index).collect(),
+        None => {
+            catalog.tables.iter().filter(|table| rowid_alias(table).is_none()).filter_map(key_index).collect()
+        }
     };
     for item in items {
         if let Some(reason) = create_item(connection, owner, &item)? {

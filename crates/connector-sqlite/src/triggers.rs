@@ -10,7 +10,8 @@
 //! trigger. So the notes of one statement are told from leftovers of another, and of one that runs inside it:
 //! - before: forget the notes under this tag, then note the rows that collide;
 //! - after: of the notes under this tag, log those whose row is gone or is the new row; then forget them;
-//! - a logged delete of a row forgets the notes about it (with `recursive_triggers` the row has been logged already);
+//! - a row that is logged as deleted takes all notes about it along, whatever their tags (so with `recursive_triggers`,
+//!   where a delete trigger has logged it already, it is not logged twice);
 //! - a logged update of a row carries the notes about it along.
 //!
 //! The bodies use no conflict clause of their own: SQLite would override it by the outer statement's.
@@ -63,7 +64,9 @@ fn after_insert(layout: &Layout) -> String {
 }
 
 fn after_update(layout: &Layout) -> String {
-    let moved = sql::list(layout.old_columns().enumerate(), |(at, column)| format!("c{at} = {}", cell("NEW", column)));
+    let moved = sql::list(layout.old_columns().enumerate(), |(at, column)| {
+        format!("c{at} = {}", cell("NEW", column))
+    });
     let carry = format!(
         "UPDATE {TENTATIVE} SET id = {}, {moved} WHERE tbl = {} AND id = {};",
         layout.id("NEW"),
@@ -79,8 +82,11 @@ fn after_update(layout: &Layout) -> String {
 }
 
 fn after_delete(layout: &Layout) -> String {
-    let forget =
-        format!("DELETE FROM {TENTATIVE} WHERE tbl = {} AND id = {};", literal(&layout.table), layout.id("OLD"));
+    let forget = format!(
+        "DELETE FROM {TENTATIVE} WHERE tbl = {} AND id = {};",
+        literal(&layout.table),
+        layout.id("OLD")
+    );
     let entry = log_entry(layout, 'D', layout.old_columns().map(|column| cell("OLD", column)));
     format!("{forget} {entry}")
 }
@@ -127,17 +133,22 @@ fn note(layout: &Layout, condition: &str) -> String {
     notes.collect::<Vec<_>>().join(" ")
 }
 
+/// Logs the noted rows that are gone, and forgets every note about them: notes are about rows that are there.
 fn log_gone(layout: &Layout, condition: &str) -> String {
     let cells = cells(layout.old.len());
-    // One row can collide by two rules: it goes once.
-    format!(
-        "INSERT INTO {LOG} (tbl, op, {cells}) SELECT y.tbl, 'D', {cells} FROM {TENTATIVE} AS y \
-         WHERE y.tbl = {} AND y.tag IN ({}) AND {condition} AND (y.id = {} OR NOT EXISTS (SELECT 1 FROM {} AS x WHERE {})) \
-         GROUP BY y.id;",
+    let gone = format!(
+        "FROM {TENTATIVE} AS y WHERE y.tbl = {} AND y.tag IN ({}) AND {condition} \
+         AND (y.id = {} OR NOT EXISTS (SELECT 1 FROM {} AS x WHERE {}))",
         literal(&layout.table),
         tags(layout),
         layout.id("NEW"),
         quote(&layout.table),
         layout.is_row("x", "y"),
+    );
+    // One row can collide by two rules: it goes once.
+    format!(
+        "INSERT INTO {LOG} (tbl, op, {cells}) SELECT y.tbl, 'D', {cells} {gone} GROUP BY y.id; \
+         DELETE FROM {TENTATIVE} WHERE tbl = {} AND id IN (SELECT y.id {gone});",
+        literal(&layout.table),
     )
 }

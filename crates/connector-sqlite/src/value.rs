@@ -31,7 +31,9 @@ impl ToSql for Bound<'_> {
             Value::Text(text) => ValueRef::Text(text),
             Value::Blob(blob) => ValueRef::Blob(blob),
             Value::Unchanged => {
-                return Err(rusqlite::Error::ToSqlConversionFailure("a cell that the log did not carry".into()));
+                return Err(rusqlite::Error::ToSqlConversionFailure(
+                    "a cell that the log did not carry".into(),
+                ));
             }
         }))
     }
@@ -51,7 +53,9 @@ pub(crate) fn fit<'a>(value: &'a Value, column: &Column) -> Result<Cow<'a, Value
     let words = || std::str::from_utf8(text).ok();
     let converted = match column.kind {
         Kind::Integer => words().and_then(|text| text.parse().ok()).map(Value::Integer),
-        Kind::Real => words().and_then(|text| text.parse().ok()).filter(|real: &f64| !real.is_nan()).map(Value::Real),
+        Kind::Real => {
+            words().and_then(|text| text.parse().ok()).filter(|real: &f64| !real.is_nan()).map(Value::Real)
+        }
         Kind::Boolean => match &text[..] {
             b"t" | b"true" => Some(Value::Integer(1)),
             b"f" | b"false" => Some(Value::Integer(0)),

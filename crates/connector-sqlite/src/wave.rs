@@ -45,11 +45,8 @@ pub(crate) fn cut(path: &Path, readers: usize) -> Result<(Vec<Connection>, u64)>
             ));
         }
     }
-    lock.execute(
-        &format!("INSERT OR IGNORE INTO {} (seq) VALUES (?1)", log::BOUNDARY),
-        [log::signed(end)],
-    )
-    .during(operation)?;
+    lock.execute(&format!("INSERT OR IGNORE INTO {} (seq) VALUES (?1)", log::BOUNDARY), [log::signed(end)])
+        .during(operation)?;
     lock.commit().during(operation)?;
     Ok((connections, end))
 }
@@ -85,7 +82,9 @@ impl Wave for SqliteWave {
         let (after, upto, ranges_max) = match slicing {
             Slicing::OneCut if !has_order => return Ok(vec![Range::Whole]),
             Slicing::OneCut => (None, None, usize::MAX),
-            Slicing::Keys { after, upto, ranges_max } if has_order => (after.clone(), upto.clone(), *ranges_max),
+            Slicing::Keys { after, upto, ranges_max } if has_order => {
+                (after.clone(), upto.clone(), *ranges_max)
+            }
             Slicing::Keys { .. } => return Err(unordered(table)),
         };
         let lease = self.pool.lease().await?;
@@ -297,8 +296,9 @@ pub(crate) fn fetch(connection: &Connection, table: &Table, key: &Key) -> Result
         return Err(Error::new(ErrorKind::Setup, "read a row by its key").with("table", &table.name));
     };
     let mut select = Select::new(table, &Range::Whole)?;
-    let by_key =
-        sql::all(columns.iter().enumerate(), |(at, &column)| format!("{} IS ?{}", quote(&table.columns[column].name), at + 1));
+    let by_key = sql::all(columns.iter().enumerate(), |(at, &column)| {
+        format!("{} IS ?{}", quote(&table.columns[column].name), at + 1)
+    });
     select.sql = format!("{} WHERE {by_key}", select.sql);
     let read = || -> rusqlite::Result<Option<Row>> {
         let mut statement = connection.prepare(&select.sql)?;

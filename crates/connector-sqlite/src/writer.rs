@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use connector::failpoint::{self, APPLY_BEFORE_COMMIT, APPLY_COMMIT_UNANSWERED};
 use connector::{
-    Applier, ApplyError, ChunkStream, Claim, Error, ErrorKind, Finding, Format, NativeSchema, Owner, Progress,
-    Quarantined, Result, Step, Writer,
+    Applier, ApplyError, ChunkStream, Claim, Error, ErrorKind, Finding, Format, NativeSchema, Owner,
+    Progress, Quarantined, Result, Step, Writer,
 };
 use model::{Catalog, Chunk, Cut, Key, Loaded, Position, Row, Sequence, Table, TableName};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -105,7 +105,8 @@ impl Writer for SqliteWriter {
 
     async fn has_unique(&self, table: &Table) -> Result<bool> {
         let (path, table) = (self.path.clone(), table.clone());
-        blocking(move || target::has_unique(&open_target(&path)?, &table).during("read the target's indexes")).await
+        blocking(move || target::has_unique(&open_target(&path)?, &table).during("read the target's indexes"))
+            .await
     }
 
     async fn load(
@@ -129,7 +130,8 @@ impl Writer for SqliteWriter {
     async fn ledger(&self, owner: &Owner) -> Result<Vec<Loaded>> {
         // With the write lock held, no load of ours is between its rows and its commit.
         let stream = owner.stream.clone();
-        self.write(owner, "read the chunk ledger", move |transaction| records::chunks(transaction, &stream)).await
+        self.write(owner, "read the chunk ledger", move |transaction| records::chunks(transaction, &stream))
+            .await
     }
 
     async fn reset(&self, owner: &Owner, table: &Table) -> Result<()> {
@@ -144,7 +146,12 @@ impl Writer for SqliteWriter {
         .await
     }
 
-    async fn create_keys(&self, owner: &Owner, catalog: &Catalog, native: Option<&NativeSchema>) -> Result<()> {
+    async fn create_keys(
+        &self,
+        owner: &Owner,
+        catalog: &Catalog,
+        native: Option<&NativeSchema>,
+    ) -> Result<()> {
         let (owner, catalog, native) = (owner.clone(), catalog.clone(), native.cloned());
         self.run(move |connection| target::create_keys(connection, &owner, &catalog, native.as_ref())).await
     }
@@ -165,8 +172,9 @@ impl Writer for SqliteWriter {
         let (connection, progress) = blocking(move || {
             let mut connection = open_target(&path)?;
             // Under the write lock, so after any commit of an earlier session that was still in flight.
-            let transaction =
-                connection.transaction_with_behavior(TransactionBehavior::Immediate).during("open the applier")?;
+            let transaction = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .during("open the applier")?;
             records::fence(&transaction, &owner_of)?;
             let progress = records::progress(&transaction, &owner_of.stream)?;
             transaction.commit().during("open the applier")?;
@@ -208,7 +216,8 @@ fn advance(connection: &Connection, sequences: &[Sequence]) -> rusqlite::Result<
         if !counts {
             continue;
         }
-        let last = if sequence.is_called { sequence.last_value } else { sequence.last_value.saturating_sub(1) };
+        let last =
+            if sequence.is_called { sequence.last_value } else { sequence.last_value.saturating_sub(1) };
         let moved = connection.execute(
             "UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1",
             params![sequence.name.name, last],

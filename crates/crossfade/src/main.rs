@@ -11,6 +11,7 @@ mod figures;
 mod folder;
 mod lock;
 mod nearest;
+mod output;
 mod redact;
 mod registry;
 mod render;

@@ -3,7 +3,6 @@
 //! Progress goes to stderr, so that stdout holds results only; JSON lines are results. Everything is told from
 //! the status; nothing here is counted.
 
-use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,9 @@ use model::TableName;
 use serde_json::json;
 
 use crate::figures::{bytes, count, counted, seconds};
+use crate::output;
 use crate::redact::redact;
+use crate::report::Error;
 use crate::view::{Table, View};
 
 /// More bars than this push the summary line off a small terminal.
@@ -50,25 +51,25 @@ impl Display {
     }
 
     /// Shows the newest status; cheap to call often.
-    pub(crate) fn show(&mut self, status: &Status) -> Result<(), serde_json::Error> {
+    pub(crate) fn show(&mut self, status: &Status) -> Result<(), Error> {
         if status.phase == Phase::Planned && status.retrying.is_none() {
             // Nothing has happened yet.
             return Ok(());
         }
         let now = Instant::now();
         match self {
-            Display::Bars(bars) => bars.show(&View::of(status)?),
+            Display::Bars(bars) => bars.show(&View::of(status).map_err(Error::unshown)?),
             Display::Plain { phase, next } => {
-                let view = View::of(status)?;
+                let view = View::of(status).map_err(Error::unshown)?;
                 if *phase != view.phase || now >= *next {
-                    eprintln!("{}", line(&view));
+                    output::talk(&line(&view));
                     *phase = view.phase;
                     *next = now + PLAIN_INTERVAL;
                 }
             }
             Display::Json { next } => {
                 if now >= *next {
-                    println!("{}", event("status", serde_json::to_value(status)?));
+                    output::json(&event("status", serde_json::to_value(status).map_err(Error::unshown)?))?;
                     *next = now + JSON_INTERVAL;
                 }
             }
@@ -79,8 +80,8 @@ impl Display {
     /// Says one thing beside the progress.
     pub(crate) fn say(&self, text: &str) {
         match self {
-            Display::Bars(bars) => bars.multi.suspend(|| eprintln!("{text}")),
-            Display::Plain { .. } | Display::Json { .. } => eprintln!("{text}"),
+            Display::Bars(bars) => bars.multi.suspend(|| output::talk(text)),
+            Display::Plain { .. } | Display::Json { .. } => output::talk(text),
         }
     }
 }
@@ -142,8 +143,7 @@ pub(crate) fn line(view: &View) -> String {
     if view.is_copying() {
         match view.rows_total() {
             Some(total) => {
-                let _infallible =
-                    write!(out, " · {} of about {} rows", count(view.rows_copied()), count(total));
+                out += &format!(" · {} of about {} rows", count(view.rows_copied()), count(total));
             }
             None => out += &format!(" · {} rows", count(view.rows_copied())),
         }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::redact::redact;
-use crate::{config, folder, lock, settings};
+use crate::{config, folder, lock, output, settings};
 
 /// How a command that did its work ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,11 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) fn io(operation: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { operation: operation.into(), source }
+    }
+
+    /// The status' form is ours on both ends.
+    pub(crate) fn unshown(error: serde_json::Error) -> Error {
+        Error::Bug(format!("the status cannot be shown: {error}"))
     }
 
     /// The stable code under which the documentation explains the error.
@@ -146,9 +151,9 @@ pub(crate) fn finish(result: Result<Exit, Error>, json: bool) -> ExitCode {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
             if json {
-                eprintln!("{}", error.json());
+                output::talk(&error.json());
             } else {
-                eprint!("{}", error.text());
+                output::talk(error.text().trim_end());
             }
             ExitCode::from(FAILED)
         }

@@ -138,6 +138,13 @@ impl Run {
         String::from_utf8_lossy(&fs::read(&self.stderr).expect("read stderr")).into_owned()
     }
 
+    /// The most memory that it had resident so far; 0 when it is gone.
+    pub fn peak_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+
     pub fn out(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.stdout).expect("read stdout")).into_owned()
     }

@@ -216,6 +216,30 @@ impl Server {
         assert!(output.status.success(), "{program} failed: {}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Moves the next transaction id to `left` before 2^32, where the 32 bits that the log carries begin anew.
+    pub fn near_wraparound(&mut self, left: u32) {
+        let databases: Vec<String> = self
+            .client("postgres")
+            .query("SELECT datname::text FROM pg_database WHERE datallowconn", &[])
+            .expect("list the databases")
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        // Rows that are frozen stay visible wherever the ids go.
+        databases.iter().for_each(|database| self.run(database, "VACUUM FREEZE"));
+        self.stop(Stop::Fast);
+        let next = u32::MAX - left;
+        self.tool("pg_resetwal", &["-x", &next.to_string(), "-u", &(next - 10_000).to_string()]);
+        // The commit log of these ids, which nobody has written: 2 bits a transaction, 2^20 in a file.
+        let segment = self.folder.join(format!("data/pg_xact/{:04X}", next >> 20));
+        let made = as_server_user(Path::new("dd"))
+            .args(["if=/dev/zero", "bs=262144", "count=1", "status=none"])
+            .arg(format!("of={}", segment.display()))
+            .status();
+        assert!(made.is_ok_and(|status| status.success()), "could not make {}", segment.display());
+        self.start();
+    }
+
     /// The end of the server's own log.
     pub fn log(&self) -> String {
         let log = fs::read(self.folder.join("log")).unwrap_or_default();

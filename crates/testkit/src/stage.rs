@@ -75,6 +75,13 @@ impl Stage {
         self.flags(&["--one-cut-bytes-max", "1", "--chunk-bytes", "16384", "--wave-seconds-max", "0"])
     }
 
+    /// The same migration with its sides reached another way, as through a proxy.
+    pub fn via(mut self, source: Option<String>, target: Option<String>) -> Stage {
+        self.source = source.unwrap_or(self.source);
+        self.target = target.unwrap_or(self.target);
+        self
+    }
+
     pub fn on_source(&self, sql: &str) {
         postgres::run(&mut postgres::connect(&self.source), sql);
     }
@@ -121,6 +128,33 @@ impl Stage {
     /// Runs until it dies at a failpoint, or is done without having come by it.
     pub fn run_into(&self, failpoint: &str) -> Finished {
         self.run_command(&["--until", "caught-up"]).failpoint(failpoint).output()
+    }
+
+    /// A run may carry a change of the schema over, or stop and say why; then nothing more is asked of it.
+    /// What it may not do is to end well with other rows on the target.
+    #[track_caller]
+    pub fn carried_over_or_stopped(&self, finished: &Finished, object: &str) {
+        match finished.code() {
+            Some(0) => {
+                self.assert_equal();
+            }
+            Some(1 | 2) => {
+                let said = format!("{}{}", finished.stdout, finished.stderr);
+                assert!(said.contains("CF-SCHEMA") && said.contains(object), "no clear stop\n{finished}");
+            }
+            _ => panic!("neither carried over nor stopped\n{finished}"),
+        }
+    }
+
+    /// One cell of the first row.
+    pub fn ask(&self, url: &str, sql: &str) -> String {
+        let messages =
+            postgres::connect(url).simple_query(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+        let row = messages.iter().find_map(|message| match message {
+            ::postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+            _ => None,
+        });
+        row.unwrap_or_else(|| panic!("no row: {sql}"))
     }
 
     /// `crossfade status --json`, or `None` as long as there is none.

@@ -1,1 +1,46 @@
-fn main() {}
+//! The project's automation: `cargo xtask VERB`.
+//!
+//! Depends on no crate of the project, so that it builds in a second and works while another crate does not.
+
+mod bench;
+mod install;
+mod shell;
+mod soak;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask VERB
+
+  install                          brings what the tests need and the machine lacks: PostgreSQL 15, 13 and 18
+  test [ARGS…]                     installs, then runs every test; ARGS go to the test runner
+  soak [--minutes N] [--seed S] [--release]
+                                   writers, kills and restarts for N minutes (2), then compares every row
+  bench copy|apply                 measures against the usual tools, as ratios in one run
+  tidy                             formatting, lints, and which crate may depend on which";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (verb, rest) = args.split_first().map_or(("help", &[] as &[String]), |(verb, rest)| (verb, rest));
+    let done = match verb {
+        "install" => install::run(),
+        "test" => test::run(rest),
+        "soak" => soak::run(rest),
+        "bench" => bench::run(rest),
+        "tidy" => tidy::run(),
+        "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("there is no verb {other:?}\n\n{HELP}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -74,18 +74,32 @@ async fn each_way_to_resolve_a_conflict() {
     exactly(&[TWO, "UPDATE OR IGNORE pairs SET a = 20 WHERE id = 1"], 2).await;
     exactly(&[TWO, "INSERT INTO pairs VALUES (1, 1, 'q', 1) ON CONFLICT DO NOTHING"], 2).await;
     exactly(&[TWO, "INSERT INTO pairs VALUES (1, 1, 'q', 1) ON CONFLICT (id) DO UPDATE SET v = 9"], 3).await;
-    exactly(&[TWO, "INSERT OR REPLACE INTO pairs VALUES (1, 20, 'q', 1) ON CONFLICT (id) DO UPDATE SET a = 20"], 2).await;
+    exactly(
+        &[TWO, "INSERT OR REPLACE INTO pairs VALUES (1, 20, 'q', 1) ON CONFLICT (id) DO UPDATE SET a = 20"],
+        2,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_conflict_that_came_to_nothing_is_not_remembered() {
     exactly(
-        &[TWO, "INSERT OR IGNORE INTO pairs VALUES (3, 10, 'z', 1)", "DELETE FROM pairs WHERE id = 1", "INSERT INTO pairs VALUES (3, 10, 'z', 1)"],
+        &[
+            TWO,
+            "INSERT OR IGNORE INTO pairs VALUES (3, 10, 'z', 1)",
+            "DELETE FROM pairs WHERE id = 1",
+            "INSERT INTO pairs VALUES (3, 10, 'z', 1)",
+        ],
         4,
     )
     .await;
     exactly(
-        &[TWO, "INSERT OR IGNORE INTO pairs VALUES (3, 10, 'z', 1)", "UPDATE pairs SET id = 7, a = 5 WHERE id = 1", "INSERT OR REPLACE INTO pairs VALUES (3, 10, 'z', 1)"],
+        &[
+            TWO,
+            "INSERT OR IGNORE INTO pairs VALUES (3, 10, 'z', 1)",
+            "UPDATE pairs SET id = 7, a = 5 WHERE id = 1",
+            "INSERT OR REPLACE INTO pairs VALUES (3, 10, 'z', 1)",
+        ],
         4,
     )
     .await;
@@ -136,13 +150,16 @@ impl Dice {
         let resolution = self.pick(&["", "OR REPLACE", "OR REPLACE", "OR REPLACE", "OR IGNORE", "OR FAIL"]);
         match self.roll(20) {
             0..8 => {
-                let rows: Vec<String> = (0..1 + self.roll(3)).map(|_| format!("({})", self.row(table))).collect();
+                let rows: Vec<String> =
+                    (0..1 + self.roll(3)).map(|_| format!("({})", self.row(table))).collect();
                 format!("INSERT {resolution} INTO {table} {columns} VALUES {}", rows.join(", "))
             }
             8 => format!("INSERT INTO {table} {columns} VALUES ({}) ON CONFLICT DO NOTHING", self.row(table)),
             9 => format!(
                 "INSERT INTO {table} {columns} VALUES ({}) ON CONFLICT DO UPDATE SET v = {}, a = {}",
-                self.row(table), self.number(), self.number()
+                self.row(table),
+                self.number(),
+                self.number()
             ),
             10..14 => {
                 let (column, value) = match (self.roll(4), table) {
@@ -167,7 +184,7 @@ impl Dice {
 
 #[tokio::test]
 async fn random_statements() {
-    for seed in 0..24 {
+    for seed in 0..12 {
         let mut dice = Dice(seed);
         let statements: Vec<String> = (0..400).map(|_| dice.statement()).collect();
         println!("seed {seed}");
@@ -184,7 +201,7 @@ async fn random_statements_among_triggers() {
         CREATE TRIGGER t3 AFTER INSERT ON named BEGIN INSERT OR REPLACE INTO bag VALUES (NEW.a, NEW.b, NEW.v); END;
         CREATE TRIGGER t4 AFTER DELETE ON bag WHEN OLD.v = 2 BEGIN DELETE FROM second WHERE a = OLD.a; END;
     ";
-    for seed in 100..112 {
+    for seed in 100..106 {
         let mut dice = Dice(seed);
         let statements: Vec<String> = (0..400).map(|_| dice.statement()).collect();
         println!("seed {seed}");

@@ -57,16 +57,23 @@ impl Replica {
     fn apply(&mut self, change: Change) {
         self.changes += 1;
         let id = match &change {
-            Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => *relation,
+            Change::Insert { relation, .. }
+            | Change::Update { relation, .. }
+            | Change::Delete { relation, .. } => *relation,
             Change::Truncate { .. } => panic!("SQLite has no TRUNCATE"),
         };
         let relation = &self.relations[&id];
         let key: Vec<usize> = (0..relation.columns.len()).filter(|&at| relation.columns[at].key).collect();
         let rows = self.tables.get_mut(&relation.table).unwrap();
         let place = |rows: &[Row], wanted: &Row| {
-            let found: Vec<usize> =
-                (0..rows.len()).filter(|&at| key.iter().all(|&column| rows[at][column] == wanted[column])).collect();
-            assert!(found.len() == 1 || relation.whole_old_row && !found.is_empty(), "{} rows are {wanted:?}", found.len());
+            let found: Vec<usize> = (0..rows.len())
+                .filter(|&at| key.iter().all(|&column| rows[at][column] == wanted[column]))
+                .collect();
+            assert!(
+                found.len() == 1 || relation.whole_old_row && !found.is_empty(),
+                "{} rows are {wanted:?}",
+                found.len()
+            );
             found[0]
         };
         match change {

@@ -1,7 +1,7 @@
 //! `crossfade check`: what would stop or harm the migration, found without changing anything.
 
 use connector::{Finding, Reader, Severity, Writer};
-use model::Catalog;
+use model::{Catalog, Table};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::args::CheckArgs;
 use crate::redact::redact;
 use crate::report::{Error, Exit};
 use crate::settings::Migration;
-use crate::{registry, settings};
+use crate::{output, registry, settings};
 
 pub(crate) fn run(args: &CheckArgs, json: bool) -> Result<Exit, Error> {
     super::run::log_to_stderr();
@@ -21,12 +21,15 @@ pub(crate) fn run(args: &CheckArgs, json: bool) -> Result<Exit, Error> {
         examine(reader.as_ref(), writer.as_ref(), &migration).await
     })?;
     if json {
-        println!("{}", report.json());
+        output::json(&report.json())?;
     } else {
-        print!("{}", report.text());
+        output::data(&report.text())?;
     }
     Ok(if report.is_blocked() { Exit::Blocked } else { Exit::Done })
 }
+
+/// With its label in front, a line of this width fits a terminal of 100 columns.
+const TEXT_WIDTH: usize = 88;
 
 /// What both sides were found to be like.
 pub(crate) struct Report {
@@ -34,7 +37,7 @@ pub(crate) struct Report {
     findings: Vec<Found>,
     /// `None` when the source could not be read for a reason that is among the findings; then the target was
     /// not looked at.
-    pub(crate) catalog: Option<Catalog>,
+    catalog: Option<Catalog>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +79,11 @@ impl Found {
 }
 
 impl Report {
+    /// Those that would be migrated.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.catalog.iter().flat_map(|catalog| &catalog.tables)
+    }
+
     pub(crate) fn is_blocked(&self) -> bool {
         self.findings.iter().any(Found::blocks)
     }
@@ -96,7 +104,9 @@ impl Report {
             for (label, text) in
                 [("found", &finding.found), ("why", &finding.why), ("remedy", &finding.remedy)]
             {
-                let text = redact(text).replace('\n', "\n          ");
+                // A remedy is there to be copied: its lines stay as they are.
+                let width = if label == "remedy" { usize::MAX } else { TEXT_WIDTH };
+                let text = wrap(&redact(text), width).join("\n          ");
                 out += &format!("  {label:<8}{text}\n");
             }
             out.push('\n');
@@ -116,6 +126,25 @@ impl Report {
     }
 }
 
+/// Breaks text between words so that no line is wider than this, if that can be.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for paragraph in text.lines() {
+        let mut line = String::new();
+        for word in paragraph.split(' ') {
+            if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line += word;
+        }
+        lines.push(line);
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +159,7 @@ mod tests {
             why: "changes cannot be captured".to_owned(),
             remedy: "ALTER SYSTEM SET wal_level = logical;\nthen restart the server".to_owned(),
         };
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
         let report = Report { findings: vec![Found { side: "source", finding }], catalog: None };
         assert!(report.is_blocked());
         assert_eq!(

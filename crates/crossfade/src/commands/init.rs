@@ -7,11 +7,11 @@ use serde_json::json;
 
 use crate::args::InitArgs;
 use crate::report::{Error, Exit};
-use crate::{config, settings};
+use crate::{config, output, settings};
 
 pub(crate) fn run(args: &InitArgs, json: bool) -> Result<Exit, Error> {
     if args.schema {
-        println!("{:#}", config::schema());
+        output::data(&format!("{:#}\n", config::schema()))?;
         return Ok(Exit::Done);
     }
     let (source, source_secret) =
@@ -42,18 +42,18 @@ pub(crate) fn run(args: &InitArgs, json: bool) -> Result<Exit, Error> {
     let secrets: Vec<&str> = [source_secret, target_secret].into_iter().flatten().collect();
     if json {
         let body = json!({ "path": path, "written": !args.dry_run, "content": text, "environment": secrets });
-        println!("{body}");
+        output::json(&body)?;
         return Ok(Exit::Done);
     }
     if args.dry_run {
-        print!("{text}");
+        output::data(&text)?;
         return Ok(Exit::Done);
     }
-    println!("wrote {}", path.display());
+    output::talk(&format!("wrote {}", path.display()));
     for variable in secrets {
-        println!("the password is not in it: set {variable} in the environment");
+        output::talk(&format!("the password is not in it: set {variable} in the environment"));
     }
-    println!("next: crossfade check, then crossfade run");
+    output::talk("next: crossfade check, then crossfade run");
     Ok(Exit::Done)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use connector::{Reader, Writer};
 use engine::{Outcome, Status};
 use model::Identity;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing_subscriber::EnvFilter;
@@ -22,7 +22,7 @@ use crate::render::{self, Display};
 use crate::report::{Error, Exit};
 use crate::settings::Migration;
 use crate::view::View;
-use crate::{folder, lock, registry, settings};
+use crate::{folder, lock, output, registry, settings};
 
 /// Of the display, and twice that of `status.json`.
 const TICK: Duration = Duration::from_millis(250);
@@ -47,7 +47,11 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<Exit, Error> {
     if args.dry_run {
         log_to_stderr();
         let report = runtime.block_on(check::examine(reader.as_ref(), writer.as_ref(), &migration))?;
-        print_plan(&migration, &settings, &report, started.is_some(), json);
+        if json {
+            output::json(&plan_json(&migration, &settings, &report, started.is_some()))?;
+        } else {
+            output::data(&plan_text(&migration, &settings, &report, started.is_some()))?;
+        }
         return Ok(if report.is_blocked() { Exit::Blocked } else { Exit::Done });
     }
 
@@ -58,9 +62,9 @@ pub(crate) fn run(args: &RunArgs, json: bool) -> Result<Exit, Error> {
         let report = runtime.block_on(check::examine(reader.as_ref(), writer.as_ref(), &migration))?;
         if report.is_blocked() {
             if json {
-                println!("{}", render::event("blocked", report.json()));
+                output::json(&render::event("blocked", report.json()))?;
             } else {
-                print!("{}", report.text());
+                output::data(&report.text())?;
             }
             return Ok(Exit::Blocked);
         }
@@ -103,7 +107,7 @@ fn filter(default: &str) -> EnvFilter {
 fn hold(dir: &Path, take_over: bool) -> Result<Option<lock::Lock>, Error> {
     match lock::take(dir) {
         Err(error @ lock::Error::Held { .. }) if take_over => {
-            eprintln!("taking over: {error}");
+            output::talk(&format!("taking over: {error}"));
             Ok(None)
         }
         other => Ok(other.map(Some)?),
@@ -131,7 +135,7 @@ async fn follow(
         tokio::select! {
             ended = &mut feed => break ended,
             _ = tick.tick() => {
-                show(&mut display, &status.borrow())?;
+                display.show(&status.borrow())?;
                 ticks += 1;
                 // The first status of all is ours and tells nothing; the file keeps the last run's until then.
                 if ticks.is_multiple_of(2) && status.has_changed().unwrap_or(false) {
@@ -163,10 +167,6 @@ async fn follow(
     })
 }
 
-fn show(display: &mut Display, status: &Status) -> Result<(), Error> {
-    display.show(status).map_err(|error| Error::Bug(format!("the status cannot be shown: {error}")))
-}
-
 /// A status that cannot be written (a full disk) is no reason to stop moving rows.
 fn keep(dir: &Path, status: &Status) {
     if let Err(error) = folder::write_status(dir, status) {
@@ -181,58 +181,53 @@ fn finish(outcome: Outcome, last: &Status, dir: &Path, took: Duration, json: boo
         Outcome::CaughtUp => "caught_up",
         Outcome::Held => "held",
     };
-    let unshown = |error| Error::Bug(format!("the status cannot be shown: {error}"));
     if json {
-        let status = serde_json::to_value(last).map_err(unshown)?;
-        println!("{}", render::event("end", json!({ "outcome": told, "status": status })));
-        return Ok(());
+        let status = serde_json::to_value(last).map_err(Error::unshown)?;
+        return output::json(&render::event("end", json!({ "outcome": told, "status": status })));
     }
-    let view = View::of(last).map_err(unshown)?;
+    let view = View::of(last).map_err(Error::unshown)?;
     let head = match outcome {
         Outcome::Stopped => "stopped at a durable point; the same command goes on from there",
         Outcome::Copied => "copied; the same command without --until goes on and follows the source",
         Outcome::CaughtUp => "caught up: everything that the source had committed is on the target",
         Outcome::Held => "held: a change was refused by the target, and its table waits for a repair",
     };
-    println!("{}: {head} (this run took {})", view.name, duration(took));
-    print!("{}", render::page(&view));
-    println!("\n  everything about it is in {}", dir.display());
-    Ok(())
+    output::data(&format!(
+        "{}: {head} (this run took {})\n{}\n  everything about it is in {}\n",
+        view.name,
+        duration(took),
+        render::page(&view),
+        dir.display()
+    ))
 }
 
-fn print_plan(
-    migration: &Migration,
-    settings: &engine::Settings,
-    report: &Report,
-    started: bool,
-    json: bool,
-) {
-    let tables = report.catalog.iter().flat_map(|catalog| &catalog.tables);
-    if json {
-        let tables: Vec<_> = tables
-            .map(|table| {
-                json!({
-                    "name": table.name,
-                    "rows_estimate": table.rows_estimate,
-                    "bytes": table.bytes,
-                    "identity": table.identity,
-                })
+fn plan_json(migration: &Migration, settings: &engine::Settings, report: &Report, started: bool) -> Value {
+    let tables: Vec<Value> = report
+        .tables()
+        .map(|table| {
+            json!({
+                "name": table.name,
+                "rows_estimate": table.rows_estimate,
+                "bytes": table.bytes,
+                "identity": table.identity,
             })
-            .collect();
-        let plan = json!({
-            "name": migration.name,
-            "dir": migration.dir,
-            "started": started,
-            "tables": tables,
-            "copy_streams": settings.copy_streams,
-            "chunk_bytes": settings.chunk_bytes,
-            "check": report.json(),
-        });
-        println!("{}", render::event("plan", plan));
-        return;
-    }
-    println!("{}: nothing is changed by a dry run\n", migration.name);
-    for table in tables {
+        })
+        .collect();
+    let plan = json!({
+        "name": migration.name,
+        "dir": migration.dir,
+        "started": started,
+        "tables": tables,
+        "copy_streams": settings.copy_streams,
+        "chunk_bytes": settings.chunk_bytes,
+        "check": report.json(),
+    });
+    render::event("plan", plan)
+}
+
+fn plan_text(migration: &Migration, settings: &engine::Settings, report: &Report, started: bool) -> String {
+    let mut out = format!("{}: nothing is changed by a dry run\n\n", migration.name);
+    for table in report.tables() {
         let rows = table
             .rows_estimate
             .map_or("rows unknown".to_owned(), |rows| format!("about {} rows", count(rows)));
@@ -243,16 +238,16 @@ fn print_plan(
             }
             Identity::WholeRow => "no key: by the whole row".to_owned(),
         };
-        println!("  {}  {rows}, {}, {key}", table.name, bytes(table.bytes));
+        out += &format!("  {}  {rows}, {}, {key}\n", table.name, bytes(table.bytes));
     }
-    println!(
-        "\n  would {}: {} at a time, in chunks of {}; kept in {}\n",
+    out += &format!(
+        "\n  would {}: {} at a time, in chunks of {}; kept in {}\n\n",
         if started { "go on" } else { "start" },
         counted(settings.copy_streams as u64, "chunk"),
         bytes(settings.chunk_bytes),
         migration.dir.display(),
     );
-    print!("{}", report.text());
+    out + &report.text()
 }
 
 /// Ctrl-C and SIGTERM, as one.

@@ -22,6 +22,9 @@ pub(crate) struct Assembly {
     fold: Fold,
     steps: Vec<Step>,
     weight: usize,
+    /// Of everything taken in. A cell that is kept holds the block of the journal that it came in, so folding much
+    /// into little still costs memory.
+    taken_in: usize,
     /// Whole transactions since the last commit that was sent, and those of them that changed something.
     pub(crate) transactions: u64,
     changing: u64,
@@ -35,6 +38,9 @@ pub(crate) struct Assembly {
     /// Only this table's changes count, for a table that is brought up to the others.
     only: Option<usize>,
 }
+
+/// Four times the slice's budget may be read for one slice: 64 MiB at the default.
+const HELD_PART: usize = 4;
 
 impl Assembly {
     pub(crate) fn new(ordered: bool, only: Option<usize>) -> Assembly {
@@ -51,7 +57,7 @@ impl Assembly {
     }
 
     pub(crate) fn weight(&self) -> usize {
-        self.weight + self.fold.weight()
+        (self.weight + self.fold.weight()).max(self.taken_in / HELD_PART)
     }
 
     pub(crate) fn take_in(&mut self, applying: &Applying, entry: Entry) -> Result<(), Interrupt> {
@@ -78,6 +84,7 @@ impl Assembly {
             unreachable!("a change outside a transaction");
         };
         self.changed = true;
+        self.taken_in += change.weight();
         let change = self.relations.arrange(change)?;
         let Some(change) = self.without_held(applying, change) else { return Ok(()) };
         match applying.cuts.decide(&transaction, change, &applying.catalog.tables)? {
@@ -142,6 +149,7 @@ impl Assembly {
         let mut steps = std::mem::take(&mut self.steps);
         steps.extend(self.fold.take());
         self.weight = 0;
+        self.taken_in = 0;
         let boundary = if self.open.is_none() { self.boundary.take() } else { None };
         if boundary.is_some() {
             self.transactions = 0;

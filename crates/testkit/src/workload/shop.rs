@@ -25,10 +25,42 @@ pub fn create(url: &str, rows: u32) {
 
 /// Starts writers on a database that [`create`] has made.
 pub fn write(url: &str, load: Load) -> Writers {
+    repeat(url, load, move |rng| transaction(rng, load.truncate))
+}
+
+/// Starts writers that make up one transaction after another. A transaction is its statements, with its own
+/// `BEGIN` and `COMMIT` where it has several.
+pub fn repeat(
+    url: &str,
+    load: Load,
+    plan: impl Fn(&mut Rng) -> Vec<String> + Clone + Send + 'static,
+) -> Writers {
     let url = url.to_owned();
-    Writers::spawn(load, move |rng, stop| {
-        Writer { url: url.clone(), load, rng, tally: Tally::default() }.work(stop)
-    })
+    Writers::spawn(load, move |rng, stop| work(&url, load, rng, &plan, stop))
+}
+
+/// One to eight steps, some of them undone by a savepoint; most are committed.
+fn transaction(rng: &mut Rng, truncate: bool) -> Vec<String> {
+    // Serialization failures are part of the load.
+    let begin = if rng.u8(0..6) == 0 { "BEGIN ISOLATION LEVEL REPEATABLE READ" } else { "BEGIN" };
+    let mut statements = vec![begin.to_owned()];
+    for _ in 0..rng.u8(1..=8) {
+        let around = rng.u8(0..8);
+        if around < 2 {
+            statements.push("SAVEPOINT here".into());
+        }
+        steps::step(rng, &mut statements);
+        match around {
+            0 => statements.push("ROLLBACK TO here".into()),
+            1 => statements.push("RELEASE here".into()),
+            _ => {}
+        }
+    }
+    if truncate && rng.u16(0..300) == 0 {
+        statements.push("TRUNCATE scratch".into());
+    }
+    statements.push(if rng.u8(0..8) == 0 { "ROLLBACK" } else { "COMMIT" }.into());
+    statements
 }
 
 fn fill(rows: u32) -> String {
@@ -51,92 +83,60 @@ fn fill(rows: u32) -> String {
     )
 }
 
-struct Writer {
-    url: String,
-    load: Load,
-    rng: Rng,
-    tally: Tally,
-}
-
-/// How a transaction ended.
-enum End {
-    Committed,
-    RolledBack,
+/// How a transaction failed.
+enum Failure {
     Refused,
     /// The connection is gone, and with it the knowledge of what happened.
     Lost,
 }
 
-impl Writer {
-    fn work(mut self, stop: &AtomicBool) -> Tally {
-        let mut client = None;
-        while !stop.load(Ordering::SeqCst) {
-            let Some(session) = client.as_mut() else {
-                match Client::connect(&self.url, NoTls) {
-                    Ok(session) => client = Some(session),
-                    // The server is being restarted.
-                    Err(_) => std::thread::sleep(Duration::from_millis(50)),
-                }
-                continue;
-            };
-            match self.transact(session) {
-                End::Committed => self.tally.committed += 1,
-                End::RolledBack => self.tally.rolled_back += 1,
-                End::Refused => self.tally.refused += 1,
-                End::Lost => {
-                    self.tally.reconnects += 1;
-                    client = None;
-                }
+fn work(
+    url: &str,
+    load: Load,
+    mut rng: Rng,
+    plan: &impl Fn(&mut Rng) -> Vec<String>,
+    stop: &AtomicBool,
+) -> Tally {
+    let mut tally = Tally::default();
+    let mut client = None;
+    while !stop.load(Ordering::SeqCst) {
+        let Some(session) = client.as_mut() else {
+            match Client::connect(url, NoTls) {
+                Ok(session) => client = Some(session),
+                // The server is being restarted.
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
             }
-            std::thread::sleep(Duration::from_millis(self.rng.u64(0..=self.load.pause_ms_max)));
+            continue;
+        };
+        let statements = plan(&mut rng);
+        match transact(session, &statements) {
+            Ok(()) if statements.last().is_some_and(|last| last == "ROLLBACK") => tally.rolled_back += 1,
+            Ok(()) => tally.committed += 1,
+            Err(Failure::Refused) => tally.refused += 1,
+            Err(Failure::Lost) => {
+                tally.reconnects += 1;
+                client = None;
+            }
         }
-        self.tally
+        std::thread::sleep(Duration::from_millis(rng.u64(0..=load.pause_ms_max)));
     }
+    tally
+}
 
-    fn transact(&mut self, client: &mut Client) -> End {
-        // Serialization failures are part of the load.
-        let begin = if self.rng.u8(0..6) == 0 { "BEGIN ISOLATION LEVEL REPEATABLE READ" } else { "BEGIN" };
-        let mut statements = vec![begin.to_owned()];
-        for _ in 0..self.rng.u8(1..=8) {
-            match self.rng.u8(0..8) {
-                0 => {
-                    statements.push("SAVEPOINT here".into());
-                    steps::step(&mut self.rng, &mut statements);
-                    statements.push("ROLLBACK TO here".into());
-                }
-                1 => {
-                    statements.push("SAVEPOINT here".into());
-                    steps::step(&mut self.rng, &mut statements);
-                    statements.push("RELEASE here".into());
-                }
-                _ => steps::step(&mut self.rng, &mut statements),
-            }
-        }
-        if self.load.truncate && self.rng.u16(0..300) == 0 {
-            statements.push("TRUNCATE scratch".into());
-        }
-        let commits = self.rng.u8(0..8) != 0;
-        statements.push(if commits { "COMMIT" } else { "ROLLBACK" }.into());
-        for statement in statements {
-            if let Err(error) = client.batch_execute(&statement) {
-                return self.fail(client, &statement, &error);
-            }
-        }
-        if commits { End::Committed } else { End::RolledBack }
-    }
-
-    fn fail(&self, client: &mut Client, statement: &str, error: &postgres::Error) -> End {
-        let Some(refusal) = error.as_db_error() else { return End::Lost };
-        match refusal.code().code() {
-            // Integrity, serialization and deadlock.
-            code if code.starts_with("23") || code.starts_with("40") => {
-                if client.batch_execute("ROLLBACK").is_ok() { End::Refused } else { End::Lost }
-            }
+fn transact(client: &mut Client, statements: &[String]) -> Result<(), Failure> {
+    for statement in statements {
+        let Err(error) = client.batch_execute(statement) else { continue };
+        let Some(refusal) = error.as_db_error() else { return Err(Failure::Lost) };
+        match &refusal.code().code()[..2] {
+            // Integrity; serialization and deadlock; a lock that could not be had.
+            "23" | "40" | "55" => client.batch_execute("ROLLBACK").map_err(|_| Failure::Lost)?,
             // The server shuts down, or is starting up.
-            code if code.starts_with("57P") => End::Lost,
+            "57" => return Err(Failure::Lost),
             _ => panic!("the workload itself is wrong: {refusal}\n{statement}"),
         }
+        return Err(Failure::Refused);
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use writers::Writers;
 
 use crate::args::DemoArgs;
 use crate::figures::{count, duration, seconds};
+use crate::output;
 use crate::redact::redact;
 use crate::report::{self, Exit};
 
@@ -65,9 +66,9 @@ impl Error {
 pub(crate) fn run(args: &DemoArgs, json: bool) -> Result<Exit, report::Error> {
     let story = play(args, json)?;
     if json {
-        println!("{}", story.json());
+        output::json(&story.json())?;
     } else {
-        print!("\n{}", story.text());
+        output::data(&format!("\n{}", story.text()))?;
     }
     let equal = story.differences() == 0;
     if story.kept.is_none() {
@@ -81,7 +82,7 @@ fn play(args: &DemoArgs, json: bool) -> Result<Story, Error> {
     let began = Instant::now();
     let say = |text: &str| {
         if !json {
-            eprintln!("{:>6}  {text}", seconds(began.elapsed().as_secs_f64()));
+            output::talk(&format!("{:>8}  {text}", seconds(began.elapsed().as_secs_f64())));
         }
     };
     let folder = std::env::temp_dir().join(format!("crossfade-demo-{}", std::process::id()));

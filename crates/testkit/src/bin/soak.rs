@@ -1,0 +1,212 @@
+//! The long test: writers all the time, the migration killed every few seconds, servers restarted now and then.
+//!
+//! In rounds: each migrates a fresh database, so that copying is under fire as often as following. At the end
+//! of a round the writers stop, the migration catches up, and every table is compared as a multiset.
+//! Ends with 1 at the first difference, or when the program stops with an error of its own.
+
+#![expect(clippy::expect_used, reason = "a fault in the kit is a failed test")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use testkit::crossfade::Finished;
+use testkit::postgres::{Server, Stop};
+use testkit::{Load, Pair, Stage, Tally, audit, shop};
+
+/// Each round copies anew; longer ones follow for longer.
+const ROUND: std::ops::Range<u64> = 40..90;
+
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(reason) => {
+            eprintln!("error: {reason}\nusage: soak --crossfade PATH [--minutes N] [--seed S]");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("soak: seed {}, {} minutes", options.seed, options.minutes);
+    let mut soak = Soak {
+        // With fsync, as people run them.
+        pair: Pair { source: Server::builder().start(), target: Server::builder().start() },
+        rng: Rng::with_seed(options.seed),
+        sum: Sum::default(),
+        crossfade: options.crossfade,
+    };
+    let end = Instant::now() + Duration::from_secs(options.minutes * 60);
+    let mut failure = None;
+    while failure.is_none() && Instant::now() < end {
+        let left = end.saturating_duration_since(Instant::now());
+        let round = Duration::from_secs(soak.rng.u64(ROUND)).min(left);
+        failure = soak.round(round).err();
+    }
+    let Sum { rounds, tally, rows, kills, stops, restarts, peak_kib, differences } = soak.sum;
+    println!(
+        "soak: seed {}, {rounds} rounds, transactions: {tally}; {kills} kills, {stops} stops, \
+         {restarts} server restarts, {rows} rows compared, peak memory {} MiB, differences: {differences}",
+        options.seed,
+        peak_kib / 1024
+    );
+    match failure {
+        None => ExitCode::SUCCESS,
+        Some(reason) => {
+            eprintln!("soak failed (seed {}): {reason}", options.seed);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    crossfade: String,
+    minutes: u64,
+    seed: u64,
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options { crossfade: String::new(), minutes: 2, seed: fastrand::u64(..1_000_000) };
+        while let Some(flag) = args.next() {
+            let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
+            let number = || value.parse::<u64>().map_err(|error| format!("{flag} {value}: {error}"));
+            match flag.as_str() {
+                "--crossfade" => options.crossfade = value,
+                "--minutes" => options.minutes = number()?,
+                "--seed" => options.seed = number()?,
+                _ => return Err(format!("there is no flag {flag}")),
+            }
+        }
+        if options.crossfade.is_empty() { Err("--crossfade is missing".into()) } else { Ok(options) }
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    rounds: u64,
+    tally: Tally,
+    rows: u64,
+    kills: u64,
+    stops: u64,
+    restarts: u64,
+    peak_kib: u64,
+    differences: u64,
+}
+
+struct Soak {
+    pair: Pair,
+    rng: Rng,
+    sum: Sum,
+    crossfade: String,
+}
+
+impl Soak {
+    fn round(&mut self, length: Duration) -> Result<(), String> {
+        self.sum.rounds += 1;
+        let mut stage = self.pair.stage(&self.crossfade);
+        let many_cuts = self.rng.bool();
+        if many_cuts {
+            stage = stage.many_cuts();
+        }
+        shop::create(&stage.source, self.rng.u32(2_000..10_000));
+        let load = Load { seed: self.rng.u64(..), truncate: self.rng.bool(), ..Load::default() };
+        println!("round {}: {} s, many cuts: {many_cuts}, {load:?}", self.sum.rounds, length.as_secs());
+        let writers = shop::write(&stage.source, load);
+
+        let end = Instant::now() + length;
+        let mut harmed = Ok(());
+        while harmed.is_ok() && Instant::now() < end {
+            harmed = self.harm(&stage);
+        }
+        let tally = writers.stop();
+        self.sum.tally = [self.sum.tally, tally].into_iter().sum();
+        harmed?;
+
+        let caught_up = stage.run(&["--until", "caught-up"]).wait_for(Duration::from_secs(900));
+        if caught_up.code() != Some(0) {
+            return Err(format!("could not catch up\n{caught_up}"));
+        }
+        let report = audit::compare(&stage.source, &stage.target);
+        self.sum.rows += report.rows();
+        self.sum.differences += report.differences();
+        println!(
+            "round {}: {tally}; {} rows compared, differences: {}",
+            self.sum.rounds,
+            report.rows(),
+            report.differences()
+        );
+        if report.differences() > 0 || report.rows() == 0 {
+            return Err(format!("source and target differ\n{report}"));
+        }
+        self.clear(&stage);
+        Ok(())
+    }
+
+    /// One run of the program, and what happens to it.
+    fn harm(&mut self, stage: &Stage) -> Result<(), String> {
+        let apply = *self.rng.choice(&["auto", "catch-up", "strict"]).expect("a mode");
+        let slice = *self.rng.choice(&["65536", "1048576", "16777216"]).expect("a size");
+        let mut run = stage.run(&["--apply", apply, "--slice-bytes", slice]);
+        self.nap(100..5_000);
+        match self.rng.u8(0..12) {
+            0 => {
+                let how = self.way_to_stop();
+                self.pair.source.restart(how);
+                self.sum.restarts += 1;
+                self.nap(500..3_000);
+            }
+            1 => {
+                let how = self.way_to_stop();
+                self.pair.target.restart(how);
+                self.sum.restarts += 1;
+                self.nap(500..3_000);
+            }
+            2 => {
+                run.pause();
+                self.nap(100..1_500);
+                run.resume();
+            }
+            _ => {}
+        }
+        if !run.running() {
+            return by_itself(run.wait());
+        }
+        self.sum.peak_kib = self.sum.peak_kib.max(run.peak_kib());
+        if self.rng.u8(0..8) == 0 {
+            self.sum.stops += 1;
+            return by_itself(run.terminate());
+        }
+        run.kill();
+        self.sum.kills += 1;
+        Ok(())
+    }
+
+    fn way_to_stop(&mut self) -> Stop {
+        *self.rng.choice(&[Stop::Fast, Stop::Immediate, Stop::Kill]).expect("a way")
+    }
+
+    fn nap(&mut self, range_ms: std::ops::Range<u64>) {
+        std::thread::sleep(Duration::from_millis(self.rng.u64(range_ms)));
+    }
+
+    /// The next round needs the room, and a slot that nobody reads would keep the log for ever.
+    fn clear(&self, stage: &Stage) {
+        let name = &stage.name;
+        let slots = format!(
+            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = '{name}' AND active;
+             SELECT pg_sleep(0.5);
+             SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{name}'"
+        );
+        self.pair.source.run("postgres", &slots);
+        for server in [&self.pair.source, &self.pair.target] {
+            server.run("postgres", &format!("DROP DATABASE \"{name}\" WITH (FORCE)"));
+        }
+    }
+}
+
+/// It may end by itself only as told, or because a server was away for longer than it cares to wait.
+fn by_itself(finished: Finished) -> Result<(), String> {
+    match finished.code() {
+        Some(0) => Ok(()),
+        Some(1) if finished.stderr.contains("CF-CONNECT") => Ok(()),
+        _ => Err(format!("the program stopped by itself\n{finished}")),
+    }
+}

@@ -1,0 +1,21 @@
+//! Builds the program and lets the test kit's `soak` loose on it.
+
+use crate::install;
+use crate::shell::{self, Result};
+
+pub(crate) fn run(args: &[String]) -> Result {
+    install::run()?;
+    let (release, args): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| *arg == "--release");
+    // As the tests are built, so that they share the work; or as it is shipped.
+    let (flags, folder): (&[&str], &str) = if release.is_empty() {
+        (&["--workspace", "--features", "crossfade/failpoints"], "debug")
+    } else {
+        (&["--package", "crossfade", "--package", "testkit", "--release"], "release")
+    };
+    shell::run(shell::cargo().args(["build", "--bins"]).args(flags))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), Into::into);
+    let binaries = target.join(folder);
+    let mut soak = std::process::Command::new(binaries.join("soak"));
+    shell::run(soak.current_dir(shell::root()).arg("--crossfade").arg(binaries.join("crossfade")).args(args))
+}
