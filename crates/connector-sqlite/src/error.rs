@@ -55,6 +55,11 @@ pub(crate) fn describe(error: rusqlite::Error, operation: &'static str) -> Error
     }
 }
 
+/// A commit that failed while it was being written may be found in the file all the same when it is opened again.
+pub(crate) fn committing(error: Error) -> Error {
+    if error.kind == ErrorKind::Io { error.retry(Retry::Unknown) } else { error }
+}
+
 /// SQLite is waiting for another process: nothing was changed, and later it works.
 pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))

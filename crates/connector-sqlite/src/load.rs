@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::database::Session;
-use crate::error::During;
+use crate::error::{During, committing};
 use crate::records;
 use crate::sql::{self, quote};
 use crate::value::{self, Bound};
@@ -57,7 +57,7 @@ pub(crate) async fn load(
         .run(move |connection| {
             records::add_chunk(connection, &stream, &record)?;
             failpoint::hit(CHUNK_BEFORE_COMMIT);
-            connection.execute_batch("COMMIT").during("commit a chunk")
+            connection.execute_batch("COMMIT").during("commit a chunk").map_err(committing)
         })
         .await?;
     Ok(loaded)

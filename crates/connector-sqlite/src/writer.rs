@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::apply::Statements;
 use crate::database::{self, Session, blocking, open_target};
-use crate::error::During;
+use crate::error::{During, committing};
 use crate::sql::quote;
 use crate::{check, load, records, target};
 
@@ -276,7 +276,7 @@ impl SqliteApplier {
     /// A transaction for one purpose, apart from the applied changes.
     async fn alone(
         &mut self,
-        work: impl FnOnce(&Connection, &Owner) -> std::result::Result<(), ApplyError> + Send + 'static,
+        work: impl FnOnce(&Connection, &Owner) -> Result<()> + Send + 'static,
     ) -> Result<()> {
         if self.open.is_some() {
             return Err(Error::new(ErrorKind::Conflict, "write a record in a transaction of its own")
@@ -287,10 +287,7 @@ impl SqliteApplier {
         let done = self
             .session
             .run(move |connection| {
-                work(connection, &owner).map_err(|error| match error {
-                    ApplyError::Refused(refusal) => refusal.error.with("statement", refusal.statement),
-                    ApplyError::Failed(error) => error,
-                })?;
+                work(connection, &owner)?;
                 connection.execute_batch("COMMIT").during("commit a record")
             })
             .await;
@@ -322,7 +319,7 @@ impl Applier for SqliteApplier {
             .run(move |connection| {
                 records::advance(connection, &owner, from.as_ref(), &to)?;
                 failpoint::hit(APPLY_BEFORE_COMMIT);
-                connection.execute_batch("COMMIT").during("commit applied changes")?;
+                connection.execute_batch("COMMIT").during("commit applied changes").map_err(committing)?;
                 failpoint::hit(APPLY_COMMIT_UNANSWERED);
                 Ok(())
             })
@@ -347,18 +344,19 @@ impl Applier for SqliteApplier {
         let (statements, name) = (self.statements.clone(), self.tables[table].clone());
         let (key, row, cut) = (key.clone(), row.cloned(), cut.clone());
         self.alone(move |connection, owner| {
-            statements.replace(connection, table, &key, row.as_ref())?;
-            Ok(records::set_row_cut(connection, &owner.stream, &name, &key, &cut)?)
+            statements.replace(connection, table, &key, row.as_ref()).map_err(|error| match error {
+                ApplyError::Refused(refusal) => refusal.error.with("statement", refusal.statement),
+                ApplyError::Failed(error) => error,
+            })?;
+            records::set_row_cut(connection, &owner.stream, &name, &key, &cut)
         })
         .await
     }
 
     async fn hold(&mut self, quarantined: &Quarantined, from_seq: u64) -> Result<()> {
         let quarantined = quarantined.clone();
-        self.alone(move |connection, owner| {
-            Ok(records::hold(connection, &owner.stream, &quarantined, from_seq)?)
-        })
-        .await
+        self.alone(move |connection, owner| records::hold(connection, &owner.stream, &quarantined, from_seq))
+            .await
     }
 
     async fn release_hold(&mut self, table: &TableName) -> Result<()> {

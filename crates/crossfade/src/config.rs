@@ -172,7 +172,7 @@ fn parse(text: &str, path: &Path, environment: Environment<'_>) -> Result<Config
                 places: vec![file.place(
                     url.span(),
                     format!("the environment variable {missing} is not set"),
-                    Some(format!("set it for this command: {missing}=… crossfade …")),
+                    Some(format!("set {missing} in the environment of this command")),
                 )],
             })?;
             side.expanded = Some(expanded);
@@ -338,7 +338,7 @@ mod tests {
                 "[source]\nurl = \"postgres://${NOPE}\"\n",
                 "crossfade.toml:2:7: the environment variable NOPE is not set\n  |\n\
                  2 | url = \"postgres://${NOPE}\"\n  |       ^^^^^^^^^^^^^^^^^^^^",
-                Some("set it for this command: NOPE=… crossfade …"),
+                Some("set NOPE in the environment of this command"),
             ),
         ] {
             let error = read(text).unwrap_err();

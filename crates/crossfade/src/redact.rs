@@ -20,11 +20,13 @@ fn authorities(text: &str) -> String {
             &after[..after.find(|c: char| c.is_whitespace() || "\"'`<>".contains(c)).unwrap_or(after.len())];
         let kept = match user_end(word) {
             Some(end) => {
-                let user = word[..end].split(':').next().unwrap_or("");
-                out.push_str(user);
-                if user.len() < end {
-                    out.push(':');
-                    out.push_str(HIDDEN);
+                match word[..end].split_once(':') {
+                    Some((user, password)) => {
+                        out.push_str(user);
+                        out.push(':');
+                        out.push_str(if is_variable(password) { password } else { HIDDEN });
+                    }
+                    None => out.push_str(&word[..end]),
                 }
                 end
             }
@@ -34,6 +36,13 @@ fn authorities(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// `${NAME}`: where the password comes from, and not the password.
+fn is_variable(text: &str) -> bool {
+    text.strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
 }
 
 /// Where `user:password` ends. A password may hold characters that should have been percent-encoded: when
@@ -78,6 +87,8 @@ mod tests {
             ("postgres://app:s3@cret@old:5432/shop", "postgres://app:***@old:5432/shop"),
             ("postgres://app:a/b?c@old/shop", "postgres://app:***@old/shop"),
             ("postgres://old:5432/shop?options=a@b", "postgres://old:5432/shop?options=a@b"),
+            ("postgres://app:${PW}@old/shop", "postgres://app:${PW}@old/shop"),
+            ("postgres://app:${PW}x${}@old/shop", "postgres://app:***@old/shop"),
             ("postgres://:s3cret@old/shop", "postgres://:***@old/shop"),
             ("postgres://old/shop?user=a&password=b&x=1", "postgres://old/shop?user=a&password=***&x=1"),
             ("host=old PASSWORD='a b' dbname=shop", "host=old PASSWORD=*** dbname=shop"),

@@ -174,9 +174,9 @@ fn errors_are_told_once_with_a_hint_and_a_code() {
         (
             "check --config env.toml --target sqlite:new.db",
             "error: env.toml:2:7: the environment variable NO_SUCH_PASSWORD is not set\n  |\n\
-             2 | url = \"postgres://app:***@old/shop\"\n  \
+             2 | url = \"postgres://app:${NO_SUCH_PASSWORD}@old/shop\"\n  \
              |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n\
-             hint: set it for this command: NO_SUCH_PASSWORD=… crossfade …\n\
+             hint: set NO_SUCH_PASSWORD in the environment of this command\n\
              code: CF-CONFIG\n",
         ),
         (

@@ -1,5 +1,7 @@
 //! C: what a chunk's read saw, while everything moves.
 
+#![expect(clippy::unwrap_used, reason = "a fault in a test is a failed test")]
+
 use std::thread::{self, JoinHandle};
 
 use testkit::postgres::{Server, Stop, connect};

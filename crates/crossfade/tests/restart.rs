@@ -84,25 +84,16 @@ fn p01_killed_at_random_moments() {
     let stage = pair.stage(CROSSFADE).many_cuts();
     shop::create(&stage.source, 3_000);
     let writers = shop::write(&stage.source, Load { truncate: true, ..Load::default() });
-    let mut rng = fastrand_like(7);
+    let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..15 {
         let run = stage.run(&[]);
-        thread::sleep(Duration::from_millis(50 + rng() % 1_500));
+        thread::sleep(Duration::from_millis(rng.u64(50..1_500)));
         run.kill();
     }
     writers.stop();
     stage.caught_up();
     stage.assert_equal();
     stage.assert_equal_schema();
-}
-
-/// Numbers that look random enough for pauses.
-fn fastrand_like(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
-    }
 }
 
 #[test]

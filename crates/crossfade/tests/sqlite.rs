@@ -1,5 +1,7 @@
 //! SQLite as a source, with other connections writing to it all the time.
 
+#![expect(clippy::unwrap_used, reason = "a fault in a test is a failed test")]
+
 use std::thread;
 use std::time::Duration;
 
