@@ -36,6 +36,7 @@ pub trait Writer: Send + Sync {
     /// could collide on them.
     async fn has_unique(&self, table: &Table) -> Result<bool>;
 
+    #[expect(clippy::too_many_arguments, reason = "each is another noun; a struct of them would have one use")]
     /// Writes one chunk's rows and its ledger record in one transaction. Fails with `Conflict` if the chunk is on
     /// record already, or if the rows written are not as many as the stream says it delivered.
     async fn load(

@@ -163,7 +163,7 @@ pub(crate) struct RunArgs {
     pub(crate) one_cut_bytes_max: Option<NonZeroU64>,
     /// How long one such snapshot may last
     #[arg(long, value_name = "N", help_heading = "Tuning")]
-    pub(crate) wave_seconds_max: Option<NonZeroU64>,
+    pub(crate) wave_seconds_max: Option<u64>,
     /// How changes are applied
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Tuning")]
     pub(crate) apply: Option<ApplyMode>,

@@ -70,7 +70,7 @@ pub(crate) struct Copy {
     /// A table larger than this is copied under several short snapshots instead of one long one.
     pub(crate) one_cut_bytes_max: Option<NonZeroU64>,
     /// How long one such snapshot may last.
-    pub(crate) wave_seconds_max: Option<NonZeroU64>,
+    pub(crate) wave_seconds_max: Option<u64>,
 }
 
 /// How changes are applied.

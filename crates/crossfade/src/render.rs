@@ -88,8 +88,8 @@ impl Display {
 
 impl Bars {
     fn show(&mut self, view: &View) {
-        let copying: Vec<&Table> =
-            view.tables.iter().filter(|table| table.phase == "copying").take(BARS_MAX).collect();
+        let in_copy = |table: &&Table| table.phase == "copying" && table.share() < 1.0;
+        let copying: Vec<&Table> = view.tables.iter().filter(in_copy).take(BARS_MAX).collect();
         self.tables.retain(|(name, bar)| {
             let kept = copying.iter().any(|table| table.name == *name);
             if !kept {
@@ -101,7 +101,7 @@ impl Bars {
         for table in copying {
             let at = self.tables.iter().position(|(name, _)| *name == table.name).unwrap_or_else(|| {
                 let bar = self.multi.insert_before(&self.line, ProgressBar::new(1000));
-                bar.set_style(style("  {prefix:24.cyan} {bar:30.green/black} {percent:>3} %  {msg}"));
+                bar.set_style(style("  {prefix:24.cyan} {bar:20.green/black} {percent:>3} %  {msg}"));
                 bar.set_prefix(table.name.to_string());
                 self.tables.push((table.name.clone(), bar));
                 self.tables.len() - 1

@@ -126,7 +126,7 @@ pub(crate) fn engine(args: &RunArgs, migration: &Migration, config: &Config) -> 
         settings.one_cut_bytes_max = bytes.get();
     }
     if let Some(seconds) = args.wave_seconds_max.or(copy.wave_seconds_max) {
-        settings.wave_seconds_max = seconds.get();
+        settings.wave_seconds_max = seconds;
     }
     if let Some(bytes) = args.slice_bytes.or(apply.slice_bytes) {
         settings.slice_bytes = bytes.get();

@@ -1,5 +1,7 @@
 //! The command line as text: a command goes in, what is printed and the exit code come out.
 
+#![expect(clippy::unwrap_used, reason = "a fault in a test is a failed test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -29,8 +31,16 @@ impl Desk {
         command
     }
 
+    /// A command that does not end within a minute fails the test instead of holding it up.
     fn run(&self, line: &str) -> Output {
-        self.command(line).output().unwrap()
+        let child = self.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let id = child.id();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(child.wait_with_output()));
+        ended.recv_timeout(Duration::from_secs(60)).map(Result::unwrap).unwrap_or_else(|_| {
+            signal(id, "-KILL");
+            panic!("it does not end: crossfade {line}")
+        })
     }
 
     /// Exit code, stdout, stderr.
@@ -92,11 +102,6 @@ impl Drop for Desk {
 struct Running(Child);
 
 impl Running {
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
     fn wait(&mut self) -> Option<i32> {
         self.0.wait().unwrap().code()
     }
@@ -107,6 +112,10 @@ impl Drop for Running {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+fn signal(process: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &process.to_string()]).status().unwrap().success());
 }
 
 fn text(bytes: Vec<u8>) -> String {
@@ -175,7 +184,7 @@ fn errors_are_told_once_with_a_hint_and_a_code() {
             "check --config env.toml --target sqlite:new.db",
             "error: env.toml:2:7: the environment variable NO_SUCH_PASSWORD is not set\n  |\n\
              2 | url = \"postgres://app:${NO_SUCH_PASSWORD}@old/shop\"\n  \
-             |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n\
+             |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^\n\
              hint: set NO_SUCH_PASSWORD in the environment of this command\n\
              code: CF-CONFIG\n",
         ),
@@ -324,12 +333,12 @@ fn one_process_runs_it_and_a_signal_ends_it() {
             && stderr.contains("code: CF-LOCKED"),
         "{stderr}"
     );
-    first.signal("-TERM");
+    signal(first.0.id(), "-TERM");
     assert_eq!(first.wait(), Some(0));
     assert_eq!(desk.status().unwrap()["running"], false);
 
     let mut again = desk.follow(&run);
-    again.signal("-INT");
+    signal(again.0.id(), "-INT");
     assert_eq!(again.wait(), Some(0));
     assert_eq!(desk.rows("new.db"), 100);
 }
