@@ -49,8 +49,8 @@ pub fn hit(_name: &'static str) {}
 
 #[cfg(feature = "failpoints")]
 pub fn hit(name: &'static str) {
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     static ARMED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
     let armed = ARMED.get_or_init(|| {

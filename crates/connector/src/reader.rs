@@ -74,9 +74,13 @@ pub enum Event {
     Relation(Relation),
     Change(Change),
     /// The boundary right after the transaction.
-    Commit { position: Position },
+    Commit {
+        position: Position,
+    },
     /// Between transactions: nothing of ours is in the log up to here, so it may be acknowledged.
-    Idle { position: Position },
+    Idle {
+        position: Position,
+    },
 }
 
 /// One cut and the reads under it. Dropping it ends its transactions.

@@ -36,7 +36,10 @@ pub trait Writer: Send + Sync {
     /// could collide on them.
     async fn has_unique(&self, table: &Table) -> Result<bool>;
 
-    #[expect(clippy::too_many_arguments, reason = "each is another noun; a struct of them would have one use")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is another noun; a struct of them would have one use"
+    )]
     /// Writes one chunk's rows and its ledger record in one transaction. Fails with `Conflict` if the chunk is on
     /// record already, or if the rows written are not as many as the stream says it delivered.
     async fn load(
@@ -57,7 +60,12 @@ pub trait Writer: Send + Sync {
     async fn reset(&self, owner: &Owner, table: &Table) -> Result<()>;
 
     /// Creates what finds rows by key. Idempotent.
-    async fn create_keys(&self, owner: &Owner, catalog: &Catalog, native: Option<&NativeSchema>) -> Result<()>;
+    async fn create_keys(
+        &self,
+        owner: &Owner,
+        catalog: &Catalog,
+        native: Option<&NativeSchema>,
+    ) -> Result<()>;
 
     /// Creates everything else of the schema, once all cuts are settled. Idempotent, also after a crash between two
     /// items. Returns the items that the target refused and that hold no rows back (a view over a table that
@@ -198,12 +206,29 @@ pub struct RowUpdate {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowChange {
-    Insert { table: usize, row: Row },
-    Update { table: usize, key: Key, row: Row },
-    Delete { table: usize, key: Key },
+    Insert {
+        table: usize,
+        row: Row,
+    },
+    Update {
+        table: usize,
+        key: Key,
+        row: Row,
+    },
+    Delete {
+        table: usize,
+        key: Key,
+    },
     /// Of a table without a key: `old` has all cells, and exactly one of the rows equal to it is meant.
-    UpdateWhole { table: usize, old: Row, row: Row },
-    DeleteWhole { table: usize, old: Row },
+    UpdateWhole {
+        table: usize,
+        old: Row,
+        row: Row,
+    },
+    DeleteWhole {
+        table: usize,
+        old: Row,
+    },
 }
 
 impl RowChange {

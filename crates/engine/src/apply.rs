@@ -75,9 +75,16 @@ pub(crate) enum Ended {
 enum Interrupt {
     Failed(Error),
     /// The target refused something among the transactions up to `upto`.
-    Refused { refusal: Refusal, upto: u64 },
+    Refused {
+        refusal: Refusal,
+        upto: u64,
+    },
     /// A row must be fetched before this transaction can be applied.
-    Fetch { table: usize, key: Key, transaction: Transaction },
+    Fetch {
+        table: usize,
+        key: Key,
+        transaction: Transaction,
+    },
 }
 
 impl<E: Into<Error>> From<E> for Interrupt {
@@ -175,16 +182,15 @@ impl Applying {
                     }
                     return Err(interrupt);
                 }
-                if assembly.weight() >= self.settings.slice_bytes
-                    && !lane.send(assembly.slice()).await
-                {
+                if assembly.weight() >= self.settings.slice_bytes && !lane.send(assembly.slice()).await {
                     return Err(lane.failed(assembly.last_seq).await);
                 }
             }
             if assembly.is_fresh() {
                 linger = Instant::now() + LINGER;
             }
-            let ripe = assembly.ordered || assembly.transactions >= GROUP_MAX || (!more && Instant::now() >= linger);
+            let ripe =
+                assembly.ordered || assembly.transactions >= GROUP_MAX || (!more && Instant::now() >= linger);
             if ripe && assembly.at_boundary() && !assembly.is_fresh() && !lane.send(assembly.slice()).await {
                 return Err(lane.failed(assembly.last_seq).await);
             }
@@ -244,7 +250,10 @@ impl Applying {
                 break fetched;
             }
             // The log delivers a commit before a snapshot shows it while the source waits for a standby.
-            self.meter.retrying("apply", Some(format!("waiting for transaction {} to become visible", transaction.id)));
+            self.meter.retrying(
+                "apply",
+                Some(format!("waiting for transaction {} to become visible", transaction.id)),
+            );
             tokio::select! {
                 _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
                 () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
@@ -335,7 +344,12 @@ impl Lane {
                 }
                 if let Some(commit) = slice.commit {
                     applier.commit(&commit.progress).await?;
-                    meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
+                    meter.applied(
+                        &commit.progress,
+                        commit.committed_us,
+                        commit.transactions,
+                        &commit.changes,
+                    );
                     publish.send_replace(commit.progress.seq);
                 }
             }
@@ -378,7 +392,8 @@ impl Lane {
     /// Ends after what is being written; what becomes of it the next session reads from the record.
     async fn abandon(self) {
         if let Err((refusal, error)) = self.close().await {
-            let reason = refusal.map(|refusal| refusal.error.to_string()).or(error.map(|error| error.to_string()));
+            let reason =
+                refusal.map(|refusal| refusal.error.to_string()).or(error.map(|error| error.to_string()));
             tracing::debug!(?reason, "the last slice was not written; it is written again later");
         }
     }

@@ -58,7 +58,16 @@ impl Capturing {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             capture = self.reader.capture(&self.stream, &self.catalog, &after) => capture?,
         };
-        let mut session = Session { append, last: after, open: false, unsynced: false, idle: None, idle_due: Instant::now() };
+        // What the journal holds up to here is durable, whether or not the log goes on.
+        self.captured.send_replace(Some(after.clone()));
+        let mut session = Session {
+            append,
+            last: after,
+            open: false,
+            unsynced: false,
+            idle: None,
+            idle_due: Instant::now(),
+        };
         let mut events = Vec::new();
         loop {
             tokio::select! {

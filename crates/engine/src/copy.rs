@@ -41,6 +41,9 @@ impl Copying {
         let mut backoff = Backoff::new();
         loop {
             let incomplete = this.incomplete(&ledger);
+            for at in (0..this.catalog.tables.len()).filter(|at| !incomplete.contains(at)) {
+                this.meter.table_phase(at, TablePhase::Copied);
+            }
             if incomplete.is_empty() {
                 return Ok(Some(ledger));
             }
@@ -101,10 +104,11 @@ impl Copying {
         let by_table = by_table(ledger);
         let mut by_keys = HashSet::new();
         for (at, table) in self.catalog.tables.iter().enumerate() {
-            let begun = by_table
-                .get(&table.name)
-                .is_some_and(|chunks| chunks.iter().any(|chunk| matches!(chunk.chunk.range, Range::Keys { .. })));
-            if begun || (table.bytes > self.settings.one_cut_bytes_max && self.can_cut_by_keys(table).await?) {
+            let begun = by_table.get(&table.name).is_some_and(|chunks| {
+                chunks.iter().any(|chunk| matches!(chunk.chunk.range, Range::Keys { .. }))
+            });
+            if begun || (table.bytes > self.settings.one_cut_bytes_max && self.can_cut_by_keys(table).await?)
+            {
                 by_keys.insert(at);
             }
         }
@@ -265,7 +269,8 @@ impl Queue {
     fn new(copying: &Copying, incomplete: &[usize], ledger: &[Loaded], by_keys: &HashSet<usize>) -> Queue {
         let by_table = by_table(ledger);
         let catalog = &copying.catalog;
-        let (keyed, mut one_cut): (Vec<usize>, Vec<usize>) = incomplete.iter().partition(|at| by_keys.contains(at));
+        let (keyed, mut one_cut): (Vec<usize>, Vec<usize>) =
+            incomplete.iter().partition(|at| by_keys.contains(at));
         one_cut.sort_by_key(|&at| catalog.tables[at].bytes);
         let by_keys = keyed
             .into_iter()
@@ -317,6 +322,7 @@ impl Queue {
         let table = &copying.catalog.tables[at];
         let ranges = wave.plan(table, &Slicing::OneCut, copying.settings.chunk_bytes).await?;
         let last = ranges.len() - 1;
+        copying.meter.chunks_planned(at, ranges.len());
         self.jobs.extend(ranges.into_iter().enumerate().map(|(number, range)| Job {
             table: at,
             chunk: Chunk {
@@ -339,8 +345,7 @@ impl Queue {
         let Some(gap) = keyed.gaps.pop_front() else { return Ok(true) };
         self.planned_any = true;
         let table = &copying.catalog.tables[keyed.table];
-        let slicing =
-            Slicing::Keys { after: gap.after, upto: gap.upto.clone(), ranges_max: self.ranges_max };
+        let slicing = Slicing::Keys { after: gap.after, upto: gap.upto.clone(), ranges_max: self.ranges_max };
         let ranges = wave.plan(table, &slicing, copying.settings.chunk_bytes).await?;
         let mut reached: Option<Option<Key>> = None;
         for range in ranges {

@@ -26,7 +26,10 @@ fn table_difference(planned: &Table, now: &Table) -> Option<String> {
             return Some(format!("column {} was dropped or renamed", column.name));
         };
         if found.type_name != column.type_name {
-            return Some(format!("column {} was {} and is {}", column.name, column.type_name, found.type_name));
+            return Some(format!(
+                "column {} was {} and is {}",
+                column.name, column.type_name, found.type_name
+            ));
         }
         if found.generated != column.generated {
             return Some(format!("column {} is generated on one of the two occasions only", column.name));
@@ -58,13 +61,19 @@ mod tests {
         for (now, expected) in [
             (catalog(vec![]), "table public.t was dropped, renamed or detached"),
             (catalog(vec![table("t", &["id", "v", "w"], Some(&["id"]))]), "table public.t: column w is new"),
-            (catalog(vec![table("t", &["id"], Some(&["id"]))]), "table public.t: column v was dropped or renamed"),
+            (
+                catalog(vec![table("t", &["id"], Some(&["id"]))]),
+                "table public.t: column v was dropped or renamed",
+            ),
             (catalog(vec![table("t", &["id", "v"], Some(&["v"]))]), "table public.t: its key is another one"),
             (retyped, "table public.t: column v was text and is bigint"),
         ] {
             assert_eq!(difference(&planned, &now).as_deref(), Some(expected));
         }
         let more = catalog(vec![table("s", &["id"], None), planned.tables[0].clone()]);
-        assert_eq!(difference(&planned, &more).as_deref(), Some("table public.s is new, or was renamed or attached"));
+        assert_eq!(
+            difference(&planned, &more).as_deref(),
+            Some("table public.s is new, or was renamed or attached")
+        );
     }
 }

@@ -33,7 +33,9 @@ pub enum Error {
     },
     #[error("the target has records of a migration named {name}, and the folder {dir} knows nothing of it")]
     UnknownMigration { name: String, dir: PathBuf },
-    #[error("the journal in {dir} ends at transaction {journal_seq}, and the target has {applied_seq} of them")]
+    #[error(
+        "the journal in {dir} ends at transaction {journal_seq}, and the target has {applied_seq} of them"
+    )]
     JournalBehind { dir: PathBuf, journal_seq: u64, applied_seq: u64 },
     #[error("table {table} has no format of chunk data that both sides speak")]
     NoFormat { table: TableName },

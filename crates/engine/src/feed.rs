@@ -57,6 +57,7 @@ pub async fn run(
     let (halt, halted) = watch::channel(*stop.borrow());
     let meter = Arc::new(Meter::new(&settings.name));
     meter.planned(&plan.catalog);
+    meter.resumed(claim.progress.as_ref());
     let (captured, _) = watch::channel(None);
     let feed = Feed {
         reader,
@@ -110,7 +111,11 @@ fn whole_journal(settings: &Settings, journal: &Journal, claim: &Claim) -> Resul
     let journal_seq = journal.last().map_or(0, |(seq, _)| seq);
     let applied_seq = claim.progress.as_ref().map_or(0, |progress| progress.seq);
     if applied_seq > journal_seq {
-        return Err(Error::JournalBehind { dir: store::journal_dir(&settings.dir), journal_seq, applied_seq });
+        return Err(Error::JournalBehind {
+            dir: store::journal_dir(&settings.dir),
+            journal_seq,
+            applied_seq,
+        });
     }
     Ok(())
 }
@@ -134,9 +139,8 @@ impl Feed {
     /// and then the log for as long as is asked.
     async fn pipeline(&self, claim: Claim) -> Result<Outcome, Error> {
         if !claim.finished {
-            let created = self.persist("create", || {
-                self.writer.create(&self.owner, &self.catalog, self.native.as_ref())
-            });
+            let created = self
+                .persist("create", || self.writer.create(&self.owner, &self.catalog, self.native.as_ref()));
             if created.await?.is_none() {
                 return Ok(Outcome::Stopped);
             }
@@ -166,7 +170,8 @@ impl Feed {
     async fn copy(&self, ledger: Vec<Loaded>) -> Result<Option<Vec<Loaded>>, Error> {
         self.meter.phase(Phase::Copying);
         for loaded in &ledger {
-            if let Ok(at) = self.catalog.tables.binary_search_by(|table| table.name.cmp(&loaded.chunk.table)) {
+            if let Ok(at) = self.catalog.tables.binary_search_by(|table| table.name.cmp(&loaded.chunk.table))
+            {
                 self.meter.chunk(at, loaded, false);
             }
         }
@@ -194,7 +199,8 @@ impl Feed {
             // Their own positions are not on record; the end of the log now is past all of them.
             settled = settled.max(self.reader.position().await?);
         }
-        let index = |name: &model::TableName| self.catalog.tables.iter().position(|table| table.name == *name);
+        let index =
+            |name: &model::TableName| self.catalog.tables.iter().position(|table| table.name == *name);
         let held: HashMap<usize, u64> =
             claim.holds.iter().filter_map(|hold| Some((index(&hold.table)?, hold.from_seq))).collect();
         for hold in &claim.holds {
@@ -350,7 +356,9 @@ impl Feed {
                 // Bounded: a source that does not answer must not stop the status and the trimming.
                 match tokio::time::timeout(PATIENCE, self.reader.position()).await {
                     Ok(Ok(position)) => self.meter.source_position(position),
-                    Ok(Err(error)) => tracing::debug!(error = %chain(&error), "the source's position is not known"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(error = %chain(&error), "the source's position is not known")
+                    }
                     Err(_) => tracing::debug!("the source does not tell its position in time"),
                 }
             }

@@ -23,7 +23,7 @@ mod status;
 mod store;
 
 pub use error::Error;
-pub use journal::Error as JournalError;
 pub use feed::{Outcome, run};
+pub use journal::Error as JournalError;
 pub use settings::{ApplyMode, Settings, Until};
 pub use status::{Condition, Lag, Phase, Status, TablePhase, TableStatus, Throttle, Throughput};

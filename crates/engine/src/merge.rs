@@ -99,7 +99,6 @@ impl Cuts {
         self.rows.clear();
     }
 
-
     /// Puts a fetched row's own cut in place of its chunk's.
     pub fn fetched(&mut self, table: usize, key: Key, cut: Cut) {
         self.rows.insert((table, key), cut);
@@ -201,9 +200,14 @@ impl Cuts {
             // Its old place was read before the move and its new place after it: only the old copy is left over.
             (false, true) => Decision::Apply(RowChange::Delete { table, key: old_key }),
             // Its old place was read after the move and its new place before it: no chunk has the row.
-            (true, false) if row.iter().zip(&tables[table].columns).any(|(cell, column)| {
-                cell.is_unchanged() && !column.generated
-            }) => Decision::Fetch { table, key: new_key },
+            (true, false)
+                if row
+                    .iter()
+                    .zip(&tables[table].columns)
+                    .any(|(cell, column)| cell.is_unchanged() && !column.generated) =>
+            {
+                Decision::Fetch { table, key: new_key }
+            }
             (true, false) => Decision::Apply(RowChange::Insert { table, row }),
         })
     }
@@ -215,7 +219,9 @@ impl Cuts {
                 || (!self.rows.iter().any(|((of, _), cut)| *of == table && cut.contains(tx))
                     && match &self.tables[table] {
                         TableCuts::One(cut) => !cut.contains(tx),
-                        TableCuts::Ranges { ranges, .. } => ranges.iter().all(|range| !range.cut.contains(tx)),
+                        TableCuts::Ranges { ranges, .. } => {
+                            ranges.iter().all(|range| !range.cut.contains(tx))
+                        }
                     })
         };
         if emptied.iter().all(whole) {

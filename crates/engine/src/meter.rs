@@ -23,7 +23,8 @@ struct Inner {
     bytes_done: u64,
     applied_seq: u64,
     applied_committed_us: i64,
-    chunks: HashMap<(usize, u32), ()>,
+    /// By table: chunks loaded, and chunks planned where that is known.
+    chunks: HashMap<usize, (u64, Option<u64>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -77,6 +78,15 @@ impl Meter {
             .collect();
     }
 
+    /// What the target had when this process began.
+    pub(crate) fn resumed(&self, progress: Option<&Progress>) {
+        if let Some(progress) = progress {
+            let mut inner = self.lock();
+            inner.applied_seq = progress.seq;
+            inner.status.applied_position = Some(progress.position.clone());
+        }
+    }
+
     pub(crate) fn phase(&self, phase: Phase) {
         let mut inner = self.lock();
         inner.status.phase = phase;
@@ -96,9 +106,14 @@ impl Meter {
     /// Counts a chunk; `now` tells a chunk loaded by this process from one found on record.
     pub(crate) fn chunk(&self, table: usize, loaded: &Loaded, now: bool) {
         let mut inner = self.lock();
-        inner.chunks.insert((table, loaded.chunk.number), ());
         inner.status.chunks_loaded += 1;
+        let chunks = inner.chunks.entry(table).or_default();
+        chunks.0 += 1;
+        let complete = chunks.1 == Some(chunks.0);
         let row = &mut inner.status.tables[table];
+        if complete {
+            row.phase = TablePhase::Copied;
+        }
         row.rows_copied += loaded.rows;
         row.bytes_copied += loaded.bytes;
         if now {
@@ -107,18 +122,28 @@ impl Meter {
         }
     }
 
+    /// A table that is copied under one cut has this many chunks.
+    pub(crate) fn chunks_planned(&self, table: usize, chunks: usize) {
+        self.lock().chunks.entry(table).or_default().1 = Some(chunks as u64);
+    }
+
     pub(crate) fn reset(&self, table: usize) {
         let mut inner = self.lock();
-        inner.chunks.retain(|(of, _), ()| *of != table);
-        let chunks = inner.chunks.len() as u64;
-        inner.status.chunks_loaded = chunks;
+        let (loaded, _) = inner.chunks.remove(&table).unwrap_or_default();
+        inner.status.chunks_loaded -= loaded;
         let row = &mut inner.status.tables[table];
         row.rows_copied = 0;
         row.bytes_copied = 0;
     }
 
     /// A target transaction committed.
-    pub(crate) fn applied(&self, progress: &Progress, committed_us: i64, transactions: u64, by_table: &HashMap<usize, u64>) {
+    pub(crate) fn applied(
+        &self,
+        progress: &Progress,
+        committed_us: i64,
+        transactions: u64,
+        by_table: &HashMap<usize, u64>,
+    ) {
         let mut inner = self.lock();
         inner.applied_seq = progress.seq;
         inner.applied_committed_us = committed_us;
@@ -161,7 +186,13 @@ impl Meter {
     }
 
     /// The status now. `captured` and `journal_*` come from the journal.
-    pub(crate) fn status(&self, captured: Option<Position>, captured_seq: u64, journal_bytes: u64, lag_bytes: u64) -> Status {
+    pub(crate) fn status(
+        &self,
+        captured: Option<Position>,
+        captured_seq: u64,
+        journal_bytes: u64,
+        lag_bytes: u64,
+    ) -> Status {
         let mut guard = self.lock();
         let inner = &mut *guard;
         let now = Instant::now();
@@ -196,8 +227,7 @@ impl Meter {
         status.journal_bytes = journal_bytes;
         status.throughput = throughput;
         status.eta_seconds = eta(status);
-        status.retrying =
-            inner.retrying.iter().next().map(|(part, error)| format!("{part}: {error}"));
+        status.retrying = inner.retrying.iter().next().map(|(part, error)| format!("{part}: {error}"));
         status.throttle = Throttle::default();
         status.conditions = conditions(status);
         status.clone()

@@ -109,8 +109,9 @@ mod tests {
     #[test]
     fn block_ranges_are_complete_with_the_last_and_all_before_it() {
         let table = crate::merge::tests::table("t", &["id"], Some(&["id"]));
-        let block =
-            |number: u32, last: bool| loaded(Range::Blocks { from: number, until: (!last).then_some(number + 1) }, number, last);
+        let block = |number: u32, last: bool| {
+            loaded(Range::Blocks { from: number, until: (!last).then_some(number + 1) }, number, last)
+        };
         for (chunks, complete) in [
             (vec![], false),
             (vec![block(0, true)], true),

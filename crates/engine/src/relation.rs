@@ -32,10 +32,10 @@ impl Relations {
     /// Takes a description. Must be called before the changes that follow it in the log.
     pub fn learn(&mut self, relation: &Relation, catalog: &Catalog) -> Result<(), Error> {
         let changed = |change: String| Error::SchemaChanged { table: relation.table.clone(), change };
-        let table = catalog
-            .tables
-            .binary_search_by(|table| table.name.cmp(&relation.table))
-            .map_err(|_| changed("it is new, or was renamed or attached, since the migration was planned".into()))?;
+        let table =
+            catalog.tables.binary_search_by(|table| table.name.cmp(&relation.table)).map_err(|_| {
+                changed("it is new, or was renamed or attached, since the migration was planned".into())
+            })?;
         let planned = &catalog.tables[table];
         let places = places(planned, relation).map_err(changed)?;
         let identical = places.iter().enumerate().all(|(at, place)| *place == Some(at));
@@ -69,7 +69,10 @@ impl Relations {
                 Change::Delete { relation: known.table, old: known.arrange(old) }
             }
             Change::Truncate { relations, restart_identity } => Change::Truncate {
-                relations: relations.into_iter().map(|id| Ok(self.known(id)?.table)).collect::<Result<_, Error>>()?,
+                relations: relations
+                    .into_iter()
+                    .map(|id| Ok(self.known(id)?.table))
+                    .collect::<Result<_, Error>>()?,
                 restart_identity,
             },
         })
@@ -81,7 +84,9 @@ impl Known {
         let Some(places) = &self.places else { return row };
         places
             .iter()
-            .map(|place| place.map_or(Value::Unchanged, |at| std::mem::replace(&mut row[at], Value::Unchanged)))
+            .map(|place| {
+                place.map_or(Value::Unchanged, |at| std::mem::replace(&mut row[at], Value::Unchanged))
+            })
             .collect()
     }
 }
@@ -96,7 +101,10 @@ fn places(planned: &Table, relation: &Relation) -> Result<Vec<Option<usize>>, St
             None if column.generated => places.push(None),
             None => return Err(format!("column {} was dropped or renamed", column.name)),
             Some(at) if relation.columns[at].type_id != column.type_id => {
-                return Err(format!("column {} has another type now (it was {})", column.name, column.type_name));
+                return Err(format!(
+                    "column {} has another type now (it was {})",
+                    column.name, column.type_name
+                ));
             }
             Some(at) => {
                 seen[at] = true;
@@ -111,9 +119,8 @@ fn places(planned: &Table, relation: &Relation) -> Result<Vec<Option<usize>>, St
             let log_has_key = relation.whole_old_row || relation.columns.iter().any(|column| column.key);
             match planned.key() {
                 Some(key) if !relation.whole_old_row => {
-                    let missing = key.iter().find(|&&at| {
-                        !places[at].is_some_and(|place| relation.columns[place].key)
-                    });
+                    let missing =
+                        key.iter().find(|&&at| !places[at].is_some_and(|place| relation.columns[place].key));
                     match missing {
                         Some(&at) => Err(format!(
                             "column {} is no longer part of the identity that the log gives",
@@ -142,7 +149,11 @@ mod tests {
             table: TableName::new("public", "t"),
             columns: columns
                 .iter()
-                .map(|(name, type_id, key)| RelationColumn { name: (*name).into(), type_id: *type_id, key: *key })
+                .map(|(name, type_id, key)| RelationColumn {
+                    name: (*name).into(),
+                    type_id: *type_id,
+                    key: *key,
+                })
                 .collect(),
             whole_old_row: false,
         }
@@ -171,7 +182,10 @@ mod tests {
             (vec![("id", 25, true)], "column v was dropped or renamed"),
             (vec![("id", 25, true), ("v", 25, false), ("w", 25, false)], "column w is new"),
             (vec![("id", 20, true), ("v", 25, false)], "column id has another type now (it was text)"),
-            (vec![("id", 25, false), ("v", 25, true)], "column id is no longer part of the identity that the log gives"),
+            (
+                vec![("id", 25, false), ("v", 25, true)],
+                "column id is no longer part of the identity that the log gives",
+            ),
         ] {
             let error = Relations::default().learn(&relation(&columns), &catalog()).unwrap_err();
             assert_eq!(error.to_string(), format!("table public.t changed on the source: {expected}"));

@@ -70,6 +70,8 @@ pub struct TableStatus {
 pub enum TablePhase {
     Waiting,
     Copying,
+    /// Every row is on the target; changes wait for the other tables.
+    Copied,
     Following,
     Held,
 }

@@ -65,9 +65,16 @@ mod tests {
     #[test]
     fn a_snapshot_contains_what_was_over_when_it_was_taken() {
         let snapshot = Snapshot::parse("100:105:103,100").unwrap();
-        for (id, contained) in
-            [(99, true), (100, false), (101, true), (102, true), (103, false), (104, true), (105, false), (200, false)]
-        {
+        for (id, contained) in [
+            (99, true),
+            (100, false),
+            (101, true),
+            (102, true),
+            (103, false),
+            (104, true),
+            (105, false),
+            (200, false),
+        ] {
             assert_eq!(snapshot.contains(id), contained, "transaction {id}");
         }
     }

@@ -145,6 +145,15 @@ impl Run {
         line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
     }
 
+    /// The processor time that it has used so far; zero when it is gone.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // Behind the name, which is in parentheses: state is field 3, utime 14 and stime 15, in hundredths.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     pub fn out(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.stdout).expect("read stdout")).into_owned()
     }

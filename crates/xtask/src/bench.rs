@@ -1,15 +1,30 @@
-//! Measures the program against the usual tools, side by side in one run, and prints ratios.
-//!
-//! - `copy`: rows and bytes per second of `crossfade run --until copied`, against `psql COPY … binary | psql
-//!   COPY … binary` with as many streams.
-//! - `apply`: seconds to catch up with one recorded stream of changes, against native logical replication
-//!   (a subscription) of the same stream.
+//! Builds the program as it is shipped and lets the test kit's `bench` measure it.
 
-use crate::shell::Result;
+use crate::install;
+use crate::shell::{self, Result};
 
 pub(crate) fn run(args: &[String]) -> Result {
-    match args {
-        [what] if what == "copy" || what == "apply" => Err(format!("`bench {what}` is not written yet")),
-        _ => Err("bench what? `cargo xtask bench copy` or `cargo xtask bench apply`".into()),
-    }
+    let Some((what, rest)) = args.split_first() else {
+        return Err("bench what? `cargo xtask bench copy`, `apply` or `memory`".into());
+    };
+    install::run()?;
+    shell::run(shell::cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "crossfade",
+        "--package",
+        "testkit",
+        "--bins",
+    ]))?;
+    let binaries = shell::target().join("release");
+    let mut bench = std::process::Command::new(binaries.join("bench"));
+    shell::run(
+        bench
+            .current_dir(shell::root())
+            .arg(what)
+            .arg("--crossfade")
+            .arg(binaries.join("crossfade"))
+            .args(rest),
+    )
 }

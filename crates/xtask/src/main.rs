@@ -18,7 +18,8 @@ cargo xtask VERB
   test [ARGS…]                     installs, then runs every test; ARGS go to the test runner
   soak [--minutes N] [--seed S] [--release]
                                    writers, kills and restarts for N minutes (2), then compares every row
-  bench copy|apply                 measures against the usual tools, as ratios in one run
+  bench copy|apply|memory [--rounds N]
+                                   measures against the usual tools, as ratios in one run
   tidy                             formatting, lints, and which crate may depend on which";
 
 fn main() -> ExitCode {

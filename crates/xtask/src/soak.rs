@@ -13,9 +13,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         (&["--package", "crossfade", "--package", "testkit", "--release"], "release")
     };
     shell::run(shell::cargo().args(["build", "--bins"]).args(flags))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), Into::into);
-    let binaries = target.join(folder);
+    let binaries = shell::target().join(folder);
     let mut soak = std::process::Command::new(binaries.join("soak"));
     shell::run(soak.current_dir(shell::root()).arg("--crossfade").arg(binaries.join("crossfade")).args(args))
 }

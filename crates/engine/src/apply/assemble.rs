@@ -110,9 +110,9 @@ impl Assembly {
                 relations.retain(wanted);
                 (!relations.is_empty()).then_some(Change::Truncate { relations, restart_identity })
             }
-            Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => {
-                wanted(&relation).then_some(change)
-            }
+            Change::Insert { relation, .. }
+            | Change::Update { relation, .. }
+            | Change::Delete { relation, .. } => wanted(&relation).then_some(change),
         }
     }
 

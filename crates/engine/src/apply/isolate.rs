@@ -97,7 +97,12 @@ impl Applying {
             }
             if let Some(commit) = commit {
                 applier.commit(&commit.progress).await?;
-                self.meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
+                self.meter.applied(
+                    &commit.progress,
+                    commit.committed_us,
+                    commit.transactions,
+                    &commit.changes,
+                );
                 return Ok(());
             }
         }

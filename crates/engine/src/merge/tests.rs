@@ -77,9 +77,14 @@ fn decide(cuts: &Cuts, catalog: &Catalog, id: u64, change: Change) -> Decision {
 fn a_change_is_skipped_exactly_when_its_rows_cut_contains_it() {
     let (catalog, cuts) = two_cuts();
     let insert = |id: &str| Change::Insert { relation: 0, new: row(&[id, "x"]) };
-    for (id, transaction, skipped) in
-        [("1", 9, true), ("1", 10, false), ("100", 10, false), ("101", 10, true), ("101", 19, true), ("101", 20, false)]
-    {
+    for (id, transaction, skipped) in [
+        ("1", 9, true),
+        ("1", 10, false),
+        ("100", 10, false),
+        ("101", 10, true),
+        ("101", 19, true),
+        ("101", 20, false),
+    ] {
         let decision = decide(&cuts, &catalog, transaction, insert(id));
         assert_eq!(decision == Decision::Skip, skipped, "key {id}, transaction {transaction}");
     }
@@ -89,7 +94,8 @@ fn a_change_is_skipped_exactly_when_its_rows_cut_contains_it() {
 #[test]
 fn a_row_that_moves_between_cuts_is_neither_lost_nor_doubled() {
     let (catalog, cuts) = two_cuts();
-    let change = |from: &str, to: &[&str]| Change::Update { relation: 0, old: Some(row(&[from, "~"])), new: row(to) };
+    let change =
+        |from: &str, to: &[&str]| Change::Update { relation: 0, old: Some(row(&[from, "~"])), new: row(to) };
     // Upwards, 1 → 200: the old place has the older cut.
     assert_eq!(decide(&cuts, &catalog, 9, change("1", &["200", "v"])), Decision::Skip);
     assert_eq!(
@@ -114,8 +120,7 @@ fn a_row_that_moves_between_cuts_is_neither_lost_nor_doubled() {
 #[test]
 fn a_fetched_rows_own_cut_stands_in_place_of_its_chunks() {
     let (catalog, mut cuts) = two_cuts();
-    let moved =
-        || Change::Update { relation: 0, old: Some(row(&["200", "~"])), new: row(&["1", "~"]) };
+    let moved = || Change::Update { relation: 0, old: Some(row(&["200", "~"])), new: row(&["1", "~"]) };
     cuts.fetched(0, key("1"), snapshot("16:16:"));
     assert_eq!(decide(&cuts, &catalog, 15, moved()), Decision::Skip);
     let update = || Change::Update { relation: 0, old: None, new: row(&["1", "w"]) };
