@@ -7,8 +7,10 @@ use crate::url::Settings;
 use crate::wire::{Client, EXACT_TEXT};
 
 /// Nothing is found by a search path: every name is written with its schema.
-const OWN: &str =
-    "-c search_path= -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+const OWN: &str = "-c search_path= -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+
+/// On the source we never queue for long behind an exclusive lock: everybody who comes after us would queue too.
+const BRIEF_LOCKS: &str = "-c lock_timeout=5s -c default_transaction_read_only=on";
 
 async fn open(settings: &Settings, stream: &str, more: &str) -> Result<Client> {
     let options = format!("{EXACT_TEXT} {OWN} {more}");
@@ -18,17 +20,17 @@ async fn open(settings: &Settings, stream: &str, more: &str) -> Result<Client> {
 
 /// For catalog reads and records.
 pub(crate) async fn plain(settings: &Settings, stream: &str) -> Result<Client> {
-    open(settings, stream, "").await
+    open(settings, stream, "-c lock_timeout=0").await
 }
 
 /// For reading chunks of the source: the snapshot's transaction must outlive any idle limit, and be the primary's.
 pub(crate) async fn reading(settings: &Settings, stream: &str) -> Result<Client> {
-    open(settings, stream, "-c default_transaction_read_only=on").await
+    open(settings, stream, BRIEF_LOCKS).await
 }
 
 /// For writing rows that the source has already checked: no triggers fire, no foreign keys are checked.
 pub(crate) async fn writing(settings: &Settings, stream: &str) -> Result<Client> {
-    let mut client = open(settings, stream, "-c synchronous_commit=on").await?;
+    let mut client = open(settings, stream, "-c lock_timeout=0 -c synchronous_commit=on").await?;
     client.doing("write as a replica").execute("SET session_replication_role = replica").await.map_err(
         |error| match error.kind {
             ErrorKind::Permission => error.hint(

@@ -1,9 +1,12 @@
 //! One cut over some tables, and chunk reads under it.
 //!
-//! A coordinator takes ACCESS SHARE locks first and the snapshot after them, in one REPEATABLE READ transaction:
-//! TRUNCATE and rewriting ALTERs are not MVCC-safe, and a snapshot older than one of them would read zero rows without
-//! an error. A rewrite that committed before our lock is visible to our snapshot; one after it waits for our end.
-//! The lock is checked, not trusted: each chunk compares the table's file before and after.
+//! A coordinator holds the snapshot and no lock. Each chunk is read in a transaction of its own that imports the
+//! snapshot, so a table is locked (ACCESS SHARE) for one chunk at a time: a lock held for the whole wave would let the
+//! application's TRUNCATE or ALTER wait for minutes, and everything that comes after it on that table too.
+//!
+//! TRUNCATE and rewriting ALTERs are not MVCC-safe: a snapshot older than one of them reads zero rows without an error.
+//! So the tables' files are noted before the snapshot is taken, and compared after each chunk. A rewrite that the note
+//! already shows had left the server's list of running transactions, and the snapshot sees it; any later one is noticed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use connector::{Block, ChunkStream, Error, ErrorKind, Format, Result, Retry, Slicing, Wave};
 use model::{Cut, Key, Position, Range, Snapshot, Table, TableName, Value};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Cells;
 use crate::lsn;
@@ -22,8 +25,10 @@ pub(crate) struct PostgresWave {
     cut: Cut,
     settled: Position,
     files: HashMap<TableName, String>,
-    /// Holds the snapshot and the locks; also plans.
-    coordinator: Mutex<Client>,
+    /// `BEGIN` and the import of the snapshot.
+    begin: String,
+    /// Keeps the snapshot alive.
+    _coordinator: Client,
     idle: Arc<std::sync::Mutex<Vec<Client>>>,
     free: Arc<Semaphore>,
     /// Block ranges need TID range scans; before 14 each range would read the whole table.
@@ -33,23 +38,9 @@ pub(crate) struct PostgresWave {
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 impl PostgresWave {
-    pub(crate) async fn open(
-        mut coordinator: Client,
-        readers: Vec<Client>,
-        tables: &[&Table],
-    ) -> Result<PostgresWave> {
+    pub(crate) async fn open(mut coordinator: Client, readers: Vec<Client>, tables: &[&Table]) -> Result<PostgresWave> {
+        let files = files(&mut coordinator, tables).await?;
         coordinator.execute(BEGIN).await?;
-        coordinator.execute("SET LOCAL lock_timeout = '10s'").await?;
-        for some in tables.chunks(500) {
-            let names = sql::list(some, |table| sql::table(&table.name));
-            let locked = coordinator.execute(&format!("LOCK TABLE ONLY {names} IN ACCESS SHARE MODE")).await;
-            locked.map_err(|error| {
-                error.retry(Retry::Later).hint(
-                    "another session holds or waits for an exclusive lock on one of the tables (see pg_locks); \
-                     the copy goes on when it is released",
-                )
-            })?;
-        }
         let rows = coordinator
             .simple("SELECT pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_export_snapshot()")
             .await?;
@@ -60,24 +51,35 @@ impl PostgresWave {
         let settled = lsn::parse(row.text(1)?)
             .map(lsn::position)
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))?;
-        let exported = row.text(2)?.to_owned();
-        let files = files(&mut coordinator, tables).await?;
-        let mut idle = Vec::with_capacity(readers.len());
-        for mut reader in readers {
-            reader.execute(BEGIN).await?;
-            reader.execute(&format!("SET TRANSACTION SNAPSHOT {}", sql::literal(&exported))).await?;
-            idle.push(reader);
-        }
         Ok(PostgresWave {
             cut: Cut::Snapshot(snapshot),
             settled,
             files,
+            begin: format!("{BEGIN}; SET TRANSACTION SNAPSHOT {}", sql::literal(row.text(2)?)),
             can_slice_blocks: coordinator.version() >= 140_000,
-            coordinator: Mutex::new(coordinator),
-            free: Arc::new(Semaphore::new(idle.len())),
-            idle: Arc::new(std::sync::Mutex::new(idle)),
+            _coordinator: coordinator,
+            free: Arc::new(Semaphore::new(readers.len())),
+            idle: Arc::new(std::sync::Mutex::new(readers)),
         })
     }
+
+    /// A reader inside a transaction that shows what the cut shows.
+    async fn reader(&self) -> Result<(Client, OwnedSemaphorePermit)> {
+        let none = || Error::new(ErrorKind::Connect, "find a free reader");
+        let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| none())?;
+        let mut client = self.idle.lock().map_err(|_| none())?.pop().ok_or_else(none)?;
+        // Refused when the coordinator's session has ended, and the snapshot with it: then a new wave is needed.
+        client.simple(&self.begin).await.map_err(|error| error.retry(Retry::Later))?;
+        Ok((client, permit))
+    }
+}
+
+async fn give_back(mut client: Client, idle: &std::sync::Mutex<Vec<Client>>) -> Result<()> {
+    client.execute("COMMIT").await?;
+    if let Ok(mut idle) = idle.lock() {
+        idle.push(client);
+    }
+    Ok(())
 }
 
 async fn files(client: &mut Client, tables: &[&Table]) -> Result<HashMap<TableName, String>> {
@@ -121,13 +123,7 @@ impl Wave for PostgresWave {
     }
 
     async fn read(&self, table: &Table, range: &Range, format: Format) -> Result<Box<dyn ChunkStream>> {
-        let closed = |_| Error::new(ErrorKind::Connect, "find a free reader");
-        let permit = Arc::clone(&self.free).acquire_owned().await.map_err(closed)?;
-        let client =
-            self.idle.lock().map_err(|_| Error::new(ErrorKind::Connect, "find a free reader"))?.pop();
-        let Some(mut client) = client else {
-            return Err(Error::new(ErrorKind::Connect, "find a free reader").with("table", &table.name));
-        };
+        let (mut client, permit) = self.reader().await?;
         let columns = sql::list(table.stored(), |at| sql::ident(&table.columns[at].name));
         let name = sql::table(&table.name);
         let format = match format {
@@ -159,10 +155,8 @@ impl PostgresWave {
             return Ok(vec![Range::Blocks { from: 0, until: None }]);
         }
         let name = sql::literal(&sql::table(&table.name));
-        let rows = self
-            .coordinator
-            .lock()
-            .await
+        let (mut client, _permit) = self.reader().await?;
+        let rows = client
             .simple(&format!(
                 "SELECT pg_catalog.pg_relation_size({name}::regclass) / current_setting('block_size')::int8, \
                  pg_catalog.pg_table_size({name}::regclass)"
@@ -170,6 +164,7 @@ impl PostgresWave {
             .await?;
         let row = Cells(rows.into_iter().next().unwrap_or_else(Vec::new));
         let (blocks, size): (u64, u64) = (row.parse(0)?, row.parse(1)?);
+        give_back(client, &self.idle).await?;
         let chunks = size.div_ceil(bytes.max(1)).clamp(1, blocks.max(1));
         let step = blocks.div_ceil(chunks).max(1);
         let border = |number: u64| u32::try_from(number * step).unwrap_or(u32::MAX);
@@ -196,7 +191,7 @@ impl PostgresWave {
         // A row counts for at least 32 bytes (its header and line pointer), whatever the statistics say.
         let row_bytes = table.rows_estimate.map_or(200, |rows| table.bytes / rows.max(1)).max(32);
         let rows = (bytes / row_bytes).max(1);
-        let mut client = self.coordinator.lock().await;
+        let (mut client, _permit) = self.reader().await?;
         let mut ranges: Vec<Range> = Vec::new();
         let mut from = after.cloned();
         while ranges.len() < ranges_max.max(1) {
@@ -221,6 +216,7 @@ impl PostgresWave {
                 }
             }
         }
+        give_back(client, &self.idle).await?;
         Ok(ranges)
     }
 }
@@ -293,8 +289,8 @@ impl ChunkStream for Reading {
                 .retry(Retry::Later)
                 .hint("the table was rewritten while it was read (TRUNCATE, VACUUM FULL, CLUSTER, ALTER); it is read again"));
         }
-        if let (Some(client), Ok(mut idle)) = (self.client.take(), self.idle.lock()) {
-            idle.push(client);
+        if let Some(client) = self.client.take() {
+            give_back(client, &self.idle).await?;
         }
         self.permit = None;
         Ok(None)

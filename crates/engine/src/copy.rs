@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connector::{Format, Owner, Reader, Slicing, Wave, Writer, failpoint};
+use connector::{ErrorKind, Format, Owner, Reader, Slicing, Wave, Writer, failpoint};
 use model::{Catalog, Chunk, Key, Loaded, Range, Table};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -204,6 +204,11 @@ impl Copying {
             };
             match copied {
                 Ok(chunk) => loaded.push(chunk),
+                // The table was rewritten under the cut. The next wave reads it again; the others go on.
+                Err(Error::Connector(error)) if error.kind == ErrorKind::Schema && can_retry(&error) => {
+                    tracing::info!(table = %job.chunk.table, error = %chain(&error), "the table is read again in the next wave");
+                    queue.lock().await.give_up(job.table);
+                }
                 Err(error) => return (loaded, Err(error)),
             }
         }
@@ -300,6 +305,11 @@ impl Queue {
     fn close(&mut self) {
         self.closed = true;
         self.jobs.clear();
+    }
+
+    fn give_up(&mut self, table: usize) {
+        self.jobs.retain(|job| job.table != table);
+        self.by_keys.retain(|keyed| keyed.table != table);
     }
 
     async fn next(&mut self, copying: &Copying, wave: &dyn Wave) -> Result<Option<Job>, Error> {

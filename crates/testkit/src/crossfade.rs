@@ -19,8 +19,10 @@ pub struct Crossfade {
 }
 
 impl Crossfade {
+    /// `CROSSFADE_BINARY` names another binary than the one just built: an installed one, or a copy.
     pub fn new(binary: impl AsRef<Path>) -> Crossfade {
-        let mut command = Command::new(binary.as_ref());
+        let named = std::env::var_os("CROSSFADE_BINARY").map(PathBuf::from);
+        let mut command = Command::new(named.as_deref().unwrap_or(binary.as_ref()));
         command
             .env_remove("CROSSFADE_SOURCE")
             .env_remove("CROSSFADE_TARGET")

@@ -28,16 +28,16 @@ const TABLES: &str = "SELECT n.nspname::text, c.relname::text,
 /// `ON CONFLICT ON CONSTRAINT` use them.
 const OBJECTS: &str = "
 SELECT 'constraint ' || conrelid::regclass || ' ' || conname || ': ' || pg_get_constraintdef(oid)
-  FROM pg_constraint c WHERE conrelid <> 0 AND contype <> 't' AND connamespace::regnamespace::text <> ALL ($1)
+  FROM pg_constraint c WHERE conrelid <> 0 AND contype <> 't' AND connamespace::regnamespace::text !~ $1
    -- From 18 on, NOT NULL has constraints of its own; the columns below say the same on every version.
    AND contype <> 'n'
 UNION ALL
 SELECT 'index ' || indexrelid::regclass || ': ' || pg_get_indexdef(indexrelid)
-  FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relnamespace::regnamespace::text <> ALL ($1)
+  FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relnamespace::regnamespace::text !~ $1
 UNION ALL
 SELECT 'trigger ' || tgrelid::regclass || ' ' || tgenabled::text || ' ' || pg_get_triggerdef(t.oid)
   FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
- WHERE NOT tgisinternal AND relnamespace::regnamespace::text <> ALL ($1)
+ WHERE NOT tgisinternal AND relnamespace::regnamespace::text !~ $1
 UNION ALL
 SELECT 'column ' || attrelid::regclass || ' ' || attname || ' ' || format_type(atttypid, atttypmod)
        || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END || ' ' || attidentity::text || attgenerated::text
@@ -45,13 +45,14 @@ SELECT 'column ' || attrelid::regclass || ' ' || attname || ' ' || format_type(a
   FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
   LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
  WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p')
-   AND relnamespace::regnamespace::text <> ALL ($1)";
+   AND relnamespace::regnamespace::text !~ $1";
 
 const SEQUENCES: &str =
     "SELECT schemaname || '.' || sequencename, coalesce(last_value, start_value), increment_by
   FROM pg_catalog.pg_sequences WHERE schemaname <> 'crossfade'";
 
-const NOT_OURS: &[&str] = &["pg_catalog", "information_schema", "crossfade", "pg_toast"];
+/// Schemas of the system, of sessions' temporary tables, and of the migration's own records.
+const NOT_OURS: &str = "^(pg_catalog|information_schema|crossfade|pg_toast|pg_temp.*|pg_toast_temp.*)$";
 
 type Name = (String, String);
 
