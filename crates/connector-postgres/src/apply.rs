@@ -8,6 +8,7 @@ use connector::{
 };
 use model::{Catalog, Cut, Key, Row, TableName, Value};
 
+use crate::pipeline::Binder;
 use crate::records::{self, text};
 use crate::statement::Target;
 use crate::wire::Client;
@@ -178,15 +179,16 @@ impl PostgresApplier {
         if !net.deletes.is_empty() {
             let target = &self.targets[table];
             let statement = target.delete_many();
-            self.client.queue(&statement, &key_arrays(target, net.deletes.iter()))?;
+            self.client.queue_with(&statement, |params| put_keys(params, target, net.deletes.iter()))?;
             expected.push((table, statement, net.deletes.len() as u64));
         }
         for (cells, updates) in by_cells(&self.targets[table], &net.updates) {
             let target = &self.targets[table];
             let statement = target.update_many(&cells);
-            let mut params = key_arrays(target, updates.iter().map(|update| &update.key));
-            params.extend(cell_arrays(&cells, &updates));
-            self.client.queue(&statement, &params)?;
+            self.client.queue_with(&statement, |params| {
+                put_keys(params, target, updates.iter().map(|update| &update.key));
+                put_cells(params, &cells, &updates);
+            })?;
             expected.push((table, statement, updates.len() as u64));
         }
         if !net.inserts.is_empty() {
@@ -203,7 +205,7 @@ impl PostgresApplier {
         if !net.deletes.is_empty() {
             let target = &self.targets[table];
             let statement = target.delete_many();
-            self.client.queue(&statement, &key_arrays(target, net.deletes.iter()))?;
+            self.client.queue_with(&statement, |params| put_keys(params, target, net.deletes.iter()))?;
             expected.push((table, statement, net.deletes.len() as u64));
         }
         self.flush(&expected).await?;
@@ -212,23 +214,23 @@ impl PostgresApplier {
         self.client.simple(&self.targets[table].vacate_begin()).await?;
         let target = &self.targets[table];
         let updates = net.updates.len() as u64;
-        let keys = key_arrays(target, net.updates.iter().map(|update| &update.key));
-        let mut take = keys.clone();
-        let numbers: Vec<Value> = (0..net.updates.len() as i64).map(Value::Integer).collect();
-        take.push(Some(encode::array(&numbers)));
+        let keys = net.updates.iter().map(|update| &update.key);
         let statement = target.vacate_take();
-        self.client.queue(&statement, &take)?;
+        self.client.queue_with(&statement, |params| {
+            put_keys(params, target, keys.clone());
+            put_numbers(params, 0..net.updates.len() as i64);
+        })?;
         expected.push((table, statement, updates));
         let statement = target.delete_many();
-        self.client.queue(&statement, &keys)?;
+        self.client.queue_with(&statement, |params| put_keys(params, target, keys))?;
         expected.push((table, statement, updates));
         for (cells, numbered) in by_cells_numbered(target, &net.updates) {
             let statement = target.vacate_put(&cells);
-            let numbers: Vec<Value> = numbered.iter().map(|(number, _)| Value::Integer(*number)).collect();
             let updates: Vec<&RowUpdate> = numbered.iter().map(|(_, update)| *update).collect();
-            let mut params = vec![Some(encode::array(&numbers))];
-            params.extend(cell_arrays(&cells, &updates));
-            self.client.queue(&statement, &params)?;
+            self.client.queue_with(&statement, |params| {
+                put_numbers(params, numbered.iter().map(|(number, _)| *number));
+                put_cells(params, &cells, &updates);
+            })?;
             expected.push((table, statement, updates.len() as u64));
         }
         if !net.inserts.is_empty() {
@@ -240,12 +242,11 @@ impl PostgresApplier {
 
     fn queue_inserts<'a>(&mut self, table: usize, rows: impl Iterator<Item = &'a Row> + Clone) -> Result<()> {
         let target = &self.targets[table];
-        let params: Vec<Option<Bytes>> = target
-            .stored
-            .iter()
-            .map(|&column| Some(encode::array(rows.clone().map(|row| &row[column]))))
-            .collect();
-        self.client.queue(&target.insert_many(), &params)
+        self.client.queue_with(&target.insert_many(), |params| {
+            for &column in &target.stored {
+                params.write(|out| encode::put_array(out, rows.clone().map(|row| &row[column])));
+            }
+        })
     }
 
     /// Reads the results of what was queued: each statement must have hit as many rows as expected.
@@ -503,6 +504,9 @@ fn carried(target: &Target, row: &Row, key: Option<&Key>) -> Vec<usize> {
         .collect()
 }
 
+/// Updates with their places in the whole list.
+type Numbered<'a> = Vec<(i64, &'a RowUpdate)>;
+
 /// Updates that set the same columns, together.
 fn by_cells<'a>(target: &Target, updates: &'a [RowUpdate]) -> Vec<(Vec<usize>, Vec<&'a RowUpdate>)> {
     by_cells_numbered(target, updates)
@@ -511,11 +515,8 @@ fn by_cells<'a>(target: &Target, updates: &'a [RowUpdate]) -> Vec<(Vec<usize>, V
         .collect()
 }
 
-fn by_cells_numbered<'a>(
-    target: &Target,
-    updates: &'a [RowUpdate],
-) -> Vec<(Vec<usize>, Vec<(i64, &'a RowUpdate)>)> {
-    let mut groups: Vec<(Vec<usize>, Vec<(i64, &RowUpdate)>)> = Vec::new();
+fn by_cells_numbered<'a>(target: &Target, updates: &'a [RowUpdate]) -> Vec<(Vec<usize>, Numbered<'a>)> {
+    let mut groups: Vec<(Vec<usize>, Numbered<'a>)> = Vec::new();
     for (number, update) in (0..).zip(updates) {
         let mut cells = carried(target, &update.row, Some(&update.key));
         if cells.is_empty() {
@@ -529,10 +530,21 @@ fn by_cells_numbered<'a>(
     groups
 }
 
-fn key_arrays<'a>(target: &Target, keys: impl Iterator<Item = &'a Key> + Clone) -> Vec<Option<Bytes>> {
-    (0..target.key.len()).map(|place| Some(encode::array(keys.clone().map(|key| &key.0[place])))).collect()
+/// One array for each column of the key.
+fn put_keys<'a>(params: &mut Binder<'_>, target: &Target, keys: impl Iterator<Item = &'a Key> + Clone) {
+    for place in 0..target.key.len() {
+        params.write(|out| encode::put_array(out, keys.clone().map(|key| &key.0[place])));
+    }
 }
 
-fn cell_arrays(cells: &[usize], updates: &[&RowUpdate]) -> Vec<Option<Bytes>> {
-    cells.iter().map(|&cell| Some(encode::array(updates.iter().map(|update| &update.row[cell])))).collect()
+/// One array for each column that is set.
+fn put_cells(params: &mut Binder<'_>, cells: &[usize], updates: &[&RowUpdate]) {
+    for &cell in cells {
+        params.write(|out| encode::put_array(out, updates.iter().map(|update| &update.row[cell])));
+    }
+}
+
+fn put_numbers(params: &mut Binder<'_>, numbers: impl Iterator<Item = i64>) {
+    let numbers: Vec<Value> = numbers.map(Value::Integer).collect();
+    params.write(|out| encode::put_array(out, &numbers));
 }

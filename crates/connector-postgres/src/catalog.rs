@@ -130,7 +130,7 @@ async fn keys(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Result<
             }
             places => table
                 .unique
-                .push(Unique { name: row.text(1)?.to_owned(), columns: places.unwrap_or_else(Vec::new) }),
+                .push(Unique { name: row.text(1)?.to_owned(), columns: places.unwrap_or_default() }),
         }
     }
     Ok(())

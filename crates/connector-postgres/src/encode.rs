@@ -39,25 +39,31 @@ fn put_hex(text: &mut BytesMut, blob: &[u8]) {
     }
 }
 
-/// `{"…",NULL,"…"}`. Every element is quoted, so that no content is taken for NULL, a brace or a delimiter.
-pub(crate) fn array<'a>(values: impl IntoIterator<Item = &'a Value>) -> Bytes {
-    let mut text = BytesMut::with_capacity(256);
-    text.put_u8(b'{');
+/// Appends `{"…",NULL,"…"}`. Every element is quoted, so that no content is taken for NULL, a brace or a delimiter.
+pub(crate) fn put_array<'a>(text: &mut BytesMut, values: impl IntoIterator<Item = &'a Value>) {
+    let mut before = b'{';
     for value in values {
-        if text.len() > 1 {
-            text.put_u8(b',');
-        }
+        text.put_u8(before);
+        before = b',';
         match value {
             Value::Null | Value::Unchanged => text.put_slice(b"NULL"),
-            Value::Text(bytes) => quoted(&mut text, bytes),
+            Value::Text(bytes) => quoted(text, bytes),
             Value::Integer(_) | Value::Real(_) | Value::Blob(_) => {
                 if let Some(bytes) = parameter(value) {
-                    quoted(&mut text, &bytes);
+                    quoted(text, &bytes);
                 }
             }
         }
     }
+    if before == b'{' {
+        text.put_u8(before);
+    }
     text.put_u8(b'}');
+}
+
+pub(crate) fn array<'a>(values: impl IntoIterator<Item = &'a Value>) -> Bytes {
+    let mut text = BytesMut::new();
+    put_array(&mut text, values);
     text.freeze()
 }
 

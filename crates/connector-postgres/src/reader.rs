@@ -36,7 +36,7 @@ impl PostgresReader {
         let rows = client
             .simple("SELECT pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()")
             .await?;
-        let row = Cells(rows.into_iter().next().unwrap_or_else(Vec::new));
+        let row = Cells(rows.into_iter().next().unwrap_or_default());
         let position = |at| -> Result<u64> {
             lsn::parse(row.text(at)?).ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))
         };
@@ -122,7 +122,7 @@ impl Reader for PostgresReader {
             .doing("read the current transaction id")
             .simple("SELECT pg_catalog.pg_current_snapshot()")
             .await?;
-        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_else(Vec::new)).text(0)?)?;
+        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_default()).text(0)?)?;
         let name = sql::object_name(stream);
         Ok(Box::new(Stream::connect(&self.settings, &name, &name, after.order, snapshot.xmax).await?))
     }
@@ -143,7 +143,7 @@ impl Reader for PostgresReader {
         let mut client = self.session().await?;
         client.doing("fetch a row").execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         let rows = client.simple("SELECT pg_catalog.pg_current_snapshot()").await?;
-        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_else(Vec::new)).text(0)?)?;
+        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_default()).text(0)?)?;
         let stored: Vec<usize> = table.stored().collect();
         let condition = table
             .key()
@@ -228,7 +228,7 @@ impl Reader for PostgresReader {
             let name = TableName::new(row.text(0)?, row.text(1)?);
             let state =
                 client.simple(&format!("SELECT last_value, is_called FROM {}", sql::table(&name))).await?;
-            let state = Cells(state.into_iter().next().unwrap_or_else(Vec::new));
+            let state = Cells(state.into_iter().next().unwrap_or_default());
             sequences.push(Sequence { last_value: state.parse(0)?, is_called: state.text(1)? == "t", name });
         }
         Ok(sequences)

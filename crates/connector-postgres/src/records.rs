@@ -95,7 +95,7 @@ pub(crate) async fn claim(client: &mut Client, stream: &str) -> Result<Claim> {
 }
 
 fn first(rows: Vec<Vec<Option<bytes::Bytes>>>) -> Result<Cells> {
-    Ok(cells(rows.into_iter().next().unwrap_or_else(Vec::new)))
+    Ok(cells(rows.into_iter().next().unwrap_or_default()))
 }
 
 fn cells(row: Vec<Option<bytes::Bytes>>) -> Cells {

@@ -175,7 +175,7 @@ fn c12_the_sources_connection_breaks_inside_a_chunk() {
     stage.on_source(
         "CREATE TABLE wide (id int PRIMARY KEY, note text);
          ALTER TABLE wide ALTER note SET STORAGE EXTERNAL;
-         INSERT INTO wide SELECT n, repeat(md5(n::text), 100) FROM generate_series(1, 10000) n",
+         INSERT INTO wide SELECT n, repeat(md5(n::text), 100) FROM generate_series(1, 20000) n",
     );
     let direct = stage.source.clone();
     let proxy = Proxy::start(pair.source.port());
@@ -184,6 +184,7 @@ fn c12_the_sources_connection_breaks_inside_a_chunk() {
         stage.via(Some(url), None)
     };
     let mut run = stage.run(&["--until", "caught-up"]);
+    stage.wait_rows(&mut run, 1);
     for bytes in [300_000, 3_000_000, 700_000, 5_000_000, 1_234_567] {
         let cuts = proxy.cuts();
         proxy.cut_after(bytes);
@@ -191,8 +192,8 @@ fn c12_the_sources_connection_breaks_inside_a_chunk() {
             (proxy.cuts() > cuts || !run.running()).then_some(())
         });
     }
-    assert!(proxy.cuts() >= 3, "the copy was over too soon to be cut");
     run.wait().assert_code(0);
+    assert!(proxy.cuts() >= 3, "the copy was over too soon to be cut: {} cuts", proxy.cuts());
     let stage = stage.via(Some(direct), None);
     stage.assert_equal();
 }

@@ -76,7 +76,7 @@ enum Interrupt {
     Failed(Error),
     /// The target refused something among the transactions up to `upto`.
     Refused {
-        refusal: Refusal,
+        refusal: Box<Refusal>,
         upto: u64,
     },
     /// A row must be fetched before this transaction can be applied.
@@ -401,7 +401,7 @@ impl Lane {
 
 fn lane_failed(refusal: Option<Refusal>, error: Option<Error>, upto: u64) -> Interrupt {
     match (refusal, error) {
-        (Some(refusal), _) => Interrupt::Refused { refusal, upto },
+        (Some(refusal), _) => Interrupt::Refused { refusal: Box::new(refusal), upto },
         (None, Some(error)) => Interrupt::Failed(error),
         (None, None) => Interrupt::Failed(Error::Task { what: "applies", reason: "it ended early".into() }),
     }

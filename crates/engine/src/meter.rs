@@ -279,7 +279,7 @@ fn conditions(status: &Status) -> Vec<Condition> {
         kind: "Retrying",
         status: status.retrying.is_some(),
         reason: if status.retrying.is_some() { "TemporaryFault" } else { "None" }.into(),
-        message: status.retrying.clone().unwrap_or_else(String::new),
+        message: status.retrying.clone().unwrap_or_default(),
     });
     conditions
 }

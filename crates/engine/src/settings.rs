@@ -24,7 +24,7 @@ pub struct Settings {
     /// After this many seconds a wave hands out no more key ranges and a new one begins.
     pub wave_seconds_max: u64,
     pub apply: ApplyMode,
-    /// Budget of one folded slice in memory. Two slices exist at a time: one being folded, one being written.
+    /// Budget of one folded slice in memory.
     pub slice_bytes: usize,
 }
 
@@ -41,8 +41,9 @@ impl Settings {
             one_cut_bytes_max: 16 << 30,
             wave_seconds_max: 300,
             apply: ApplyMode::Auto,
-            // Folded rows cost two to four times their bytes; two slices of 16 MiB stay well below 256 MB.
-            slice_bytes: 16 << 20,
+            // Three slices live at a time (assembled, waiting, being written), and one of them a second time as the
+            // statement's parameters; all of it stays well below 256 MB.
+            slice_bytes: 8 << 20,
         }
     }
 }

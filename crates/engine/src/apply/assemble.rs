@@ -39,7 +39,7 @@ pub(crate) struct Assembly {
     only: Option<usize>,
 }
 
-/// Four times the slice's budget may be read for one slice: 64 MiB at the default.
+/// Four times the slice's budget may be read for one slice: 32 MiB at the default.
 const HELD_PART: usize = 4;
 
 impl Assembly {

@@ -42,7 +42,7 @@ impl Applying {
         upto: u64,
     ) -> Result<(), Interrupt> {
         let refused = |error| match error {
-            ApplyError::Refused(refusal) => Interrupt::Refused { refusal, upto },
+            ApplyError::Refused(refusal) => Interrupt::Refused { refusal: Box::new(refusal), upto },
             ApplyError::Failed(error) => error.into(),
         };
         let Some(progress) = applier.progress().cloned() else { return Ok(()) };
