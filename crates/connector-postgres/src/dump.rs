@@ -152,13 +152,15 @@ fn items(dump: &str) -> Vec<SchemaItem> {
         }
     }
     for item in &mut items {
-        let sql = item.sql.trim_end().trim_end_matches("--").trim_end();
-        item.sql = sql
-            .strip_suffix("-- PostgreSQL database dump complete")
-            .unwrap_or(sql)
-            .trim_end_matches("--")
-            .trim()
-            .to_owned();
+        // What follows the statement is the frame of the next heading, or of the dump's last line.
+        let mut lines: Vec<&str> = item.sql.lines().collect();
+        while lines
+            .last()
+            .is_some_and(|line| matches!(*line, "" | "--" | "-- PostgreSQL database dump complete"))
+        {
+            lines.pop();
+        }
+        item.sql = lines.join("\n");
     }
     items.retain(|item| !item.sql.is_empty());
     items
