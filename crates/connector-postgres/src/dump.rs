@@ -84,7 +84,7 @@ async fn run(program: &Path, settings: &Settings, section: &str, excluded: &[&Ta
         .kill_on_drop(true);
     give_to_libpq(settings, &mut command);
     let failed =
-        || Error::new(ErrorKind::Setup, "dump the source's schema").with("program", program.display());
+        || Error::new(ErrorKind::Database, "dump the source's schema").with("program", program.display());
     let output = command.output().await.map_err(|error| failed().source(error))?;
     if !output.status.success() {
         return Err(failed().with("pg_dump said", String::from_utf8_lossy(&output.stderr).trim()));

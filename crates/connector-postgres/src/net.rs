@@ -29,7 +29,10 @@ pub(crate) enum Socket {
 
 /// Opens the byte stream. Everything up to here is unauthenticated; time limits are the caller's.
 pub(crate) async fn open(settings: &Settings) -> Result<Socket> {
-    let lost = |error| from_socket(OPERATION, &settings.server(), error);
+    let lost = |error| {
+        from_socket(OPERATION, &settings.server(), error)
+            .hint("check host and port of the URL, that the server runs, and that a firewall lets this machine through")
+    };
     let name = match &settings.host {
         Host::Unix(folder) => {
             let path = folder.join(format!(".s.PGSQL.{}", settings.port));

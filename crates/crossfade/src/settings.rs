@@ -110,6 +110,7 @@ pub(crate) fn existing(place: &Place, config: &Config) -> Result<PathBuf, Error>
 
 pub(crate) fn engine(args: &RunArgs, migration: &Migration, config: &Config) -> engine::Settings {
     let mut settings = engine::Settings::new(&migration.name, &migration.dir);
+    settings.selection = migration.selection.clone();
     settings.until = match args.until {
         None => engine::Until::Stopped,
         Some(UntilArg::Copied) => engine::Until::Copied,

@@ -13,13 +13,13 @@ use model::{Catalog, Chunk, Key, Loaded, Range, Table};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
-use crate::Settings;
 use crate::capture::chain;
 use crate::error::Error;
 use crate::meter::Meter;
 use crate::plan::{gaps, is_complete};
 use crate::retry::{Backoff, can_retry};
 use crate::status::TablePhase;
+use crate::{Settings, drift};
 
 /// What the copy works on.
 pub(crate) struct Copying {
@@ -107,8 +107,8 @@ impl Copying {
             let begun = by_table.get(&table.name).is_some_and(|chunks| {
                 chunks.iter().any(|chunk| matches!(chunk.chunk.range, Range::Keys { .. }))
             });
-            if begun || (table.bytes > self.settings.one_cut_bytes_max && self.can_cut_by_keys(table).await?)
-            {
+            let wanted = begun || table.bytes > self.settings.one_cut_bytes_max;
+            if wanted && self.can_cut_by_keys(table).await? {
                 by_keys.insert(at);
             }
         }
@@ -130,14 +130,17 @@ impl Copying {
     ) -> Result<(), Error> {
         for &at in incomplete {
             let table = &self.catalog.tables[at];
-            let interrupted = ledger.iter().any(|loaded| {
-                loaded.chunk.table == table.name && !matches!(loaded.chunk.range, Range::Keys { .. })
-            });
-            if !interrupted {
+            let begun: Vec<&Loaded> =
+                ledger.iter().filter(|loaded| loaded.chunk.table == table.name).collect();
+            if begun.is_empty() {
                 continue;
             }
             if self.can_cut_by_keys(table).await? {
                 by_keys.insert(at);
+                // Key ranges are good under any number of cuts.
+                if begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. })) {
+                    continue;
+                }
             }
             self.writer.reset(&self.owner, table).await?;
             failpoint::hit(failpoint::TABLE_AFTER_RESET);
@@ -204,6 +207,9 @@ impl Copying {
             };
             match copied {
                 Ok(chunk) => loaded.push(chunk),
+                Err(Error::Connector(error)) if !can_retry(&error) => {
+                    return (loaded, Err(self.explain(error).await));
+                }
                 // The table was rewritten under the cut. The next wave reads it again; the others go on.
                 Err(Error::Connector(error)) if error.kind == ErrorKind::Schema && can_retry(&error) => {
                     tracing::info!(table = %job.chunk.table, error = %chain(&error), "the table is read again in the next wave");
@@ -226,6 +232,18 @@ impl Copying {
         failpoint::hit(failpoint::CHUNK_AFTER_COMMIT);
         self.meter.chunk(job.table, &loaded, true);
         Ok(loaded)
+    }
+
+    /// A chunk that was refused because its table is not the planned one any more is a schema change, whatever the
+    /// target made of its bytes.
+    async fn explain(&self, error: connector::Error) -> Error {
+        match self.reader.catalog(&self.settings.selection).await {
+            Ok(now) => match drift::difference(&self.catalog, &now) {
+                Some(what) => Error::SchemaChanged { what },
+                None => error.into(),
+            },
+            Err(_) => error.into(),
+        }
     }
 
     fn format(&self, table: &Table) -> Result<Format, Error> {

@@ -48,6 +48,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::Connector(error) => error.kind.code(),
+            Error::Journal(journal::Error::Fenced { .. }) => "CF-FENCED",
             Error::Journal(_) => "CF-JOURNAL",
             Error::Merge(_) => "CF-MERGE",
             Error::Relation(_) | Error::SchemaChanged { .. } => "CF-SCHEMA",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector::{Claim, NativeSchema, Owner, Reader, Writer, failpoint};
+use connector::{Claim, ErrorKind, NativeSchema, Owner, Reader, Writer, failpoint};
 use model::{Catalog, Loaded, Position};
 use tokio::sync::watch;
 
@@ -44,11 +44,10 @@ pub async fn run(
     status: watch::Sender<Status>,
     stop: watch::Receiver<bool>,
 ) -> Result<Outcome, Error> {
-    let claim = writer.claim(&settings.name).await?;
-    failpoint::hit(failpoint::CLAIM_AFTER);
-    let plan = match store::load(&settings.dir)? {
-        Some(plan) => plan,
-        None => make_plan(reader.as_ref(), &settings, &claim).await?,
+    let Some((claim, plan)) =
+        begin(reader.as_ref(), writer.as_ref(), &settings, &status, stop.clone()).await?
+    else {
+        return Ok(Outcome::Stopped);
     };
     let (journal, append) = Journal::open(&store::journal_dir(&settings.dir), claim.epoch)?;
     whole_journal(&settings, &journal, &claim)?;
@@ -82,7 +81,47 @@ pub async fn run(
     };
     halt.send_replace(true);
     feed.publish(&status);
+    // A short run may end between two of the regular trims.
+    feed.journal.trim(feed.trimmable.load(Ordering::Relaxed))?;
     outcome
+}
+
+/// Takes the stream over and finds or makes the plan, trying again while a server cannot be reached. Each step may be
+/// repeated: a claim only raises the epoch, and a plan counts once it is stored.
+async fn begin(
+    reader: &dyn Reader,
+    writer: &dyn Writer,
+    settings: &Settings,
+    status: &watch::Sender<Status>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<Option<(Claim, Plan)>, Error> {
+    let mut backoff = Backoff::new();
+    let attempt = async || -> Result<(Claim, Plan), Error> {
+        let claim = writer.claim(&settings.name).await?;
+        failpoint::hit(failpoint::CLAIM_AFTER);
+        let plan = match store::load(&settings.dir)? {
+            Some(plan) => plan,
+            None => make_plan(reader, settings, &claim).await?,
+        };
+        Ok((claim, plan))
+    };
+    loop {
+        let result = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
+            result = attempt() => result,
+        };
+        match result {
+            Err(Error::Connector(error)) if error.kind == ErrorKind::Connect && can_retry(&error) => {
+                tracing::warn!(error = %chain(&error), "the migration cannot begin yet; trying again");
+                status.send_modify(|status| status.retrying = Some(format!("begin: {}", chain(&error))));
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                    () = backoff.wait() => {}
+                }
+            }
+            result => return result.map(Some),
+        }
+    }
 }
 
 /// Introspects the source and creates what capture needs there. From here on the plan stands.
@@ -94,10 +133,11 @@ async fn make_plan(reader: &dyn Reader, settings: &Settings, claim: &Claim) -> R
     let native = match reader.native_schema(&catalog).await {
         Ok(native) => Some(native),
         // Not needed when the target has its tables already; where it is needed, `create` says so.
-        Err(error) => {
+        Err(error) if error.kind == ErrorKind::Setup => {
             tracing::warn!(error = %chain(&error), "the schema cannot be carried over; the target must have it already");
             None
         }
+        Err(error) => return Err(error.into()),
     };
     let start = reader.prepare(&settings.name, &catalog).await?;
     failpoint::hit(failpoint::PREPARE_AFTER);
