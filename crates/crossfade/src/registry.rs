@@ -46,7 +46,7 @@ fn find(url: &str) -> Result<&'static Engine> {
     ENGINES.iter().find(|engine| engine.schemes.contains(&scheme)).ok_or_else(|| {
         refused(match nearest(scheme, schemes()) {
             Some(meant) => format!("did you mean `{meant}:`?"),
-            None => format!("known: {}", schemes().collect::<Vec<_>>().join(", ")),
+            None => "known: postgres://user@host/database and sqlite:path".to_owned(),
         })
     })
 }
@@ -60,7 +60,7 @@ mod tests {
         for (url, hint) in [
             ("shop.db", "a file: sqlite:shop.db; a server: postgres://user@host/shop.db"),
             ("postgre://old/shop", "did you mean `postgres:`?"),
-            ("oracle://old/shop", "known: postgres, postgresql, sqlite"),
+            ("oracle://old/shop", "known: postgres://user@host/database and sqlite:path"),
         ] {
             let error = find(url).err().unwrap();
             assert_eq!(error.hint.as_deref(), Some(hint));

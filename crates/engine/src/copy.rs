@@ -37,7 +37,7 @@ impl Copying {
     /// told to stop before.
     pub(crate) async fn run(self, mut ledger: Vec<Loaded>) -> Result<Option<Vec<Loaded>>, Error> {
         let this = Arc::new(self);
-        let mut by_keys = this.tables_by_keys(&ledger).await?;
+        let mut by_keys = HashSet::new();
         let mut backoff = Backoff::new();
         loop {
             let incomplete = this.incomplete(&ledger);
@@ -50,9 +50,10 @@ impl Copying {
             if *this.stop.borrow() {
                 return Ok(None);
             }
-            this.begin_again(&incomplete, &mut ledger, &mut by_keys).await?;
-            let loaded = this.wave(&incomplete, &ledger, &by_keys).await;
-            let (new, outcome) = loaded;
+            let (new, outcome) = match this.begin_again(&incomplete, &mut ledger, &mut by_keys).await {
+                Ok(()) => this.wave(&incomplete, &ledger, &by_keys).await,
+                Err(error) => (Vec::new(), Err(error)),
+            };
             if !new.is_empty() {
                 backoff.reset();
             }
@@ -68,22 +69,28 @@ impl Copying {
                         () = backoff.wait() => {}
                     }
                     // The answer to a commit may have been lost with the connection: only the ledger knows.
-                    ledger = this.ledger_on_record(&mut backoff).await?;
+                    match this.ledger_on_record(&mut backoff).await? {
+                        Some(found) => ledger = found,
+                        None => return Ok(None),
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    async fn ledger_on_record(&self, backoff: &mut Backoff) -> Result<Vec<Loaded>, Error> {
+    /// `None` when it was told to stop before the target answered.
+    async fn ledger_on_record(&self, backoff: &mut Backoff) -> Result<Option<Vec<Loaded>>, Error> {
+        let mut stop = self.stop.clone();
         loop {
             match self.writer.ledger(&self.owner).await {
-                Ok(ledger) => return Ok(ledger),
-                Err(error) if can_retry(&error) && !*self.stop.borrow() => {
-                    self.meter.retrying("copy", Some(chain(&error)));
-                    backoff.wait().await;
-                }
+                Ok(ledger) => return Ok(Some(ledger)),
+                Err(error) if can_retry(&error) => self.meter.retrying("copy", Some(chain(&error))),
                 Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                () = backoff.wait() => {}
             }
         }
     }
@@ -98,30 +105,16 @@ impl Copying {
             .collect()
     }
 
-    /// Tables that are copied by key ranges: large ones, whose keys the client can order, and on whose unique
-    /// indexes rows of different cuts cannot collide.
-    async fn tables_by_keys(&self, ledger: &[Loaded]) -> Result<HashSet<usize>, Error> {
-        let by_table = by_table(ledger);
-        let mut by_keys = HashSet::new();
-        for (at, table) in self.catalog.tables.iter().enumerate() {
-            let begun = by_table.get(&table.name).is_some_and(|chunks| {
-                chunks.iter().any(|chunk| matches!(chunk.chunk.range, Range::Keys { .. }))
-            });
-            let wanted = begun || table.bytes > self.settings.one_cut_bytes_max;
-            if wanted && self.can_cut_by_keys(table).await? {
-                by_keys.insert(at);
-            }
-        }
-        Ok(by_keys)
-    }
-
+    /// Whether rows of different cuts may meet: the client can order the keys, and no unique index is there on which
+    /// such rows could collide.
     async fn can_cut_by_keys(&self, table: &Table) -> Result<bool, Error> {
         Ok(table.key_order().is_some() && !self.writer.has_unique(table).await?)
     }
 
-    /// Forgets the chunks of tables that were interrupted under one cut: the cut is gone, and a row that moved
-    /// between blocks since would be lost or doubled. Such a table goes on by key ranges where it can, so that
-    /// interruptions that come faster than a copy cannot keep it from ever finishing.
+    /// Chooses the tables that are copied by key ranges (large ones, where possible), and forgets the chunks of tables
+    /// that were interrupted under one cut: the cut is gone, and a row that moved between blocks since would be lost
+    /// or doubled. Such a table goes on by key ranges where it can, so that interruptions that come faster than
+    /// a copy cannot keep it from ever finishing.
     async fn begin_again(
         &self,
         incomplete: &[usize],
@@ -132,15 +125,14 @@ impl Copying {
             let table = &self.catalog.tables[at];
             let begun: Vec<&Loaded> =
                 ledger.iter().filter(|loaded| loaded.chunk.table == table.name).collect();
-            if begun.is_empty() {
-                continue;
-            }
-            if self.can_cut_by_keys(table).await? {
+            let wanted = !begun.is_empty() || table.bytes > self.settings.one_cut_bytes_max;
+            if wanted && !by_keys.contains(&at) && self.can_cut_by_keys(table).await? {
                 by_keys.insert(at);
-                // Key ranges are good under any number of cuts.
-                if begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. })) {
-                    continue;
-                }
+            }
+            // Key ranges are good under any number of cuts, where such cuts may meet.
+            let in_keys = begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. }));
+            if begun.is_empty() || (in_keys && by_keys.contains(&at)) {
+                continue;
             }
             self.writer.reset(&self.owner, table).await?;
             failpoint::hit(failpoint::TABLE_AFTER_RESET);

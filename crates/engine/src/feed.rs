@@ -200,7 +200,7 @@ impl Feed {
             failpoint::hit(failpoint::KEYS_AFTER);
         }
         self.meter.phase(Phase::Following);
-        let mut applying = self.applying(&ledger, &claim).await?;
+        let Some(mut applying) = self.applying(&ledger, &claim).await? else { return Ok(Outcome::Stopped) };
         if !claim.finished && !self.settle(&mut applying).await? {
             return Ok(Outcome::Stopped);
         }
@@ -227,7 +227,7 @@ impl Feed {
         copying.run(ledger).await
     }
 
-    async fn applying(&self, ledger: &[Loaded], claim: &Claim) -> Result<Applying, Error> {
+    async fn applying(&self, ledger: &[Loaded], claim: &Claim) -> Result<Option<Applying>, Error> {
         let row_cuts = claim.row_cuts.iter().map(|row| (row.table.clone(), row.key.clone(), row.cut.clone()));
         let mut cuts = Cuts::new(&self.catalog, ledger, row_cuts)?;
         if claim.finished {
@@ -237,7 +237,10 @@ impl Feed {
         let mut settled = newest.unwrap_or(Position { order: 0, text: String::new() });
         if !claim.row_cuts.is_empty() {
             // Their own positions are not on record; the end of the log now is past all of them.
-            settled = settled.max(self.reader.position().await?);
+            match self.persist("position", || self.reader.position()).await? {
+                Some(end) => settled = settled.max(end),
+                None => return Ok(None),
+            }
         }
         let index =
             |name: &model::TableName| self.catalog.tables.iter().position(|table| table.name == *name);
@@ -248,7 +251,7 @@ impl Feed {
                 self.meter.quarantined(table, hold.clone(), None);
             }
         }
-        Ok(Applying {
+        Ok(Some(Applying {
             reader: Arc::clone(&self.reader),
             writer: Arc::clone(&self.writer),
             owner: self.owner.clone(),
@@ -264,7 +267,7 @@ impl Feed {
             tried: HashSet::new(),
             trimmable: Arc::clone(&self.trimmable),
             isolate_upto: 0,
-        })
+        }))
     }
 
     /// Passes all cuts and finishes the schema. False when it was told to stop before. With tables held back the
@@ -298,7 +301,9 @@ impl Feed {
         if applying.run(Goal::Position(asked)).await? == Ended::Stopped {
             return Ok(Outcome::Stopped);
         }
-        self.same_schema().await?;
+        let now = self.persist("schema", || self.reader.catalog(&self.settings.selection)).await?;
+        let Some(now) = now else { return Ok(Outcome::Stopped) };
+        self.same_schema(&now)?;
         if !applying.held.is_empty() {
             return Ok(Outcome::Held);
         }
@@ -311,9 +316,8 @@ impl Feed {
         self.writer.advance_sequences(&self.owner, &sequences).await
     }
 
-    async fn same_schema(&self) -> Result<(), Error> {
-        let now = self.reader.catalog(&self.settings.selection).await?;
-        match drift::difference(&self.catalog, &now) {
+    fn same_schema(&self, now: &Catalog) -> Result<(), Error> {
+        match drift::difference(&self.catalog, now) {
             None => Ok(()),
             Some(what) => Err(Error::SchemaChanged { what }),
         }
@@ -403,12 +407,15 @@ impl Feed {
                 }
             }
             if ticks.is_multiple_of(EVERY_TEN_SECONDS) {
-                match tokio::time::timeout(PATIENCE, self.same_schema()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(Error::Connector(error))) if can_retry(&error) => {
+                match tokio::time::timeout(PATIENCE, self.reader.catalog(&self.settings.selection)).await {
+                    Ok(Ok(now)) => match self.same_schema(&now) {
+                        Ok(()) => {}
+                        Err(error) => return error,
+                    },
+                    Ok(Err(error)) if can_retry(&error) => {
                         tracing::debug!(error = %chain(&error), "the source's schema could not be compared");
                     }
-                    Ok(Err(error)) => return error,
+                    Ok(Err(error)) => return error.into(),
                     Err(_) => tracing::debug!("the source does not tell its schema in time"),
                 }
             }
