@@ -12,7 +12,7 @@ use crate::pipeline::Binder;
 use crate::records::{self, text};
 use crate::statement::Target;
 use crate::wire::Client;
-use crate::{create, encode, sql, wave};
+use crate::{create, encode, fit, sql, wave};
 
 pub(crate) struct PostgresApplier {
     client: Client,
@@ -66,6 +66,32 @@ impl PostgresApplier {
             .with("expected", expected)
             .with("found", found)
             .hint("somebody else writes to this table on the target, or a rule or trigger there changes rows")
+    }
+
+    /// Refuses values of another engine that would come out as others here.
+    fn fits(&self, step: &Step) -> std::result::Result<(), Box<ApplyError>> {
+        let check = |table: usize, change: Option<usize>, row: &Row| {
+            let planned = &self.catalog.tables[table];
+            match fit::is_foreign(planned) {
+                false => Ok(()),
+                true => {
+                    fit::row(planned, row).map_err(|error| Box::new(self.refusal(table, change, "", error)))
+                }
+            }
+        };
+        match step {
+            Step::Net(net) => {
+                let mut rows = net.updates.iter().map(|update| &update.row).chain(&net.inserts);
+                rows.try_for_each(|row| check(net.table, None, row))
+            }
+            Step::Ordered(changes) => changes.iter().enumerate().try_for_each(|(at, change)| match change {
+                RowChange::Insert { table, row }
+                | RowChange::Update { table, row, .. }
+                | RowChange::UpdateWhole { table, row, .. } => check(*table, Some(at), row),
+                RowChange::Delete { .. } | RowChange::DeleteWhole { .. } => Ok(()),
+            }),
+            Step::Truncate { .. } | Step::DeleteRange { .. } => Ok(()),
+        }
     }
 
     async fn ordered(&mut self, changes: &[RowChange]) -> ApplyResult<()> {
@@ -348,6 +374,7 @@ impl Applier for PostgresApplier {
         self.begin().await?;
         self.client.doing("apply changes");
         for step in steps {
+            self.fits(step).map_err(|error| *error)?;
             match step {
                 Step::Net(net) => self.net(net).await?,
                 Step::Ordered(changes) => self.ordered(changes).await?,

@@ -334,6 +334,9 @@ pub(crate) async fn target(settings: &Settings, catalog: &Catalog, ours: &str) -
             existing(&mut client, table, &name, &mut findings).await?;
         }
     }
+    if exist == 0 {
+        schema_rights(&mut client, catalog, &mut findings).await?;
+    }
     if exist > 0 && exist < catalog.tables.len() && !begun {
         findings.push(finding(
             "PG-TARGET-PARTIAL",
@@ -356,6 +359,37 @@ pub(crate) async fn target(settings: &Settings, catalog: &Catalog, ours: &str) -
         ));
     }
     Ok(findings)
+}
+
+/// Schemas that are there already and in which tables are to be created. (Since 15 not everybody may in `public`.)
+async fn schema_rights(client: &mut Client, catalog: &Catalog, findings: &mut Vec<Finding>) -> Result<()> {
+    let mut schemas = Vec::new();
+    for table in &catalog.tables {
+        let schema = create::target_name(client, &table.name).await?.schema;
+        if !schemas.contains(&schema) {
+            schemas.push(schema);
+        }
+    }
+    let role = current_user(client).await?;
+    for schema in schemas {
+        let rows = client
+            .query(
+                "SELECT pg_catalog.has_schema_privilege(n.oid, 'CREATE') FROM pg_catalog.pg_namespace n WHERE n.nspname = $1",
+                &[text(&schema)],
+            )
+            .await?;
+        if rows.first().and_then(|row| row[0].as_deref()) == Some(b"f") {
+            findings.push(finding(
+                "PG-TARGET-SCHEMA-RIGHT",
+                Severity::Blocker,
+                format!("schema {schema}"),
+                format!("role {role} may not CREATE in it"),
+                "the tables are created there",
+                format!("GRANT CREATE ON SCHEMA {} TO {role};", sql::ident(&schema)),
+            ));
+        }
+    }
+    Ok(())
 }
 
 async fn begun_before(client: &mut Client, ours: &str) -> Result<bool> {
@@ -400,6 +434,7 @@ async fn target_rights(client: &mut Client, findings: &mut Vec<Finding>) -> Resu
             "triggers and foreign keys of the target would act a second time on changes that the log has already",
             format!("GRANT SET ON PARAMETER session_replication_role TO {role}; (15 and newer; before: a superuser)"),
         ));
+        return Ok(());
     }
     client.execute("RESET session_replication_role").await.map(drop)
 }

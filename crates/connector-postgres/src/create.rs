@@ -273,6 +273,26 @@ async fn generated_keys(client: &mut Client, catalog: &Catalog) -> Result<Vec<Sc
     Ok(items)
 }
 
+/// Unique indexes over columns keep their meaning between engines; others are reported.
+async fn generated_unique(client: &mut Client, catalog: &Catalog) -> Result<Vec<SchemaItem>> {
+    let mut items = Vec::new();
+    for table in &catalog.tables {
+        let name = target_name(client, &table.name).await?;
+        for unique in table.unique.iter().filter(|unique| !unique.columns.is_empty()) {
+            items.push(SchemaItem {
+                kind: "UNIQUE".into(),
+                name: format!("{name} {}", unique.name),
+                sql: format!(
+                    "CREATE UNIQUE INDEX ON {} ({})",
+                    sql::table(&name),
+                    sql::list(&unique.columns, |&at| sql::ident(&table.columns[at].name))
+                ),
+            });
+        }
+    }
+    Ok(items)
+}
+
 /// Everything else. Indexes are built side by side; what may depend on them or lock two tables follows in order.
 /// An item that needs something which is not migrated is left out, with its reason.
 pub(crate) async fn finish(
@@ -298,7 +318,8 @@ pub(crate) async fn finish(
             }
             failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
         }
-    } else if let Some(native) = native.filter(|native| native.dialect != DIALECT) {
+    } else if let Some(native) = native.filter(|native| native.dialect != DIALECT && ours) {
+        side_by_side(settings, owner, generated_unique(&mut client, catalog).await?).await?;
         for item in &native.after {
             let reason = "it is written in another engine's words; create it by hand".to_owned();
             left_out.push((format!("{} {}", item.kind, item.name), reason));

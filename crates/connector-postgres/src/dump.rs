@@ -132,7 +132,9 @@ fn statements(dump: &str) -> String {
         .filter(|line| {
             !(line.starts_with("\\restrict ")
                 || line.starts_with("\\unrestrict ")
-                || line.starts_with("SET transaction_timeout "))
+                || line.starts_with("SET transaction_timeout ")
+                // Only the extension's owner may, and the extension brings its comment with it.
+                || line.starts_with("COMMENT ON EXTENSION "))
         })
         .collect::<Vec<_>>()
         .join("\n")

@@ -3,7 +3,7 @@
 //! One own client speaks the protocol (`net`, `tls`, `login`, `wire`, `pipeline`, `copy`): capture needs a copy in
 //! both directions, and chunks pass from one server's socket to the other's untouched, which no library offers.
 //! Reading: `catalog`, `dump`, `wave`, `stream` (with `pgoutput`, `xid`, `lsn`), gathered in `reader`.
-//! Writing: `create`, `apply` (with `statement`, `encode`), `records`, gathered in `writer`.
+//! Writing: `create`, `apply` (with `statement`, `encode`, `fit`), `records`, gathered in `writer`.
 
 mod apply;
 mod catalog;
@@ -13,6 +13,7 @@ mod create;
 mod dump;
 mod encode;
 mod error;
+mod fit;
 mod login;
 mod lsn;
 mod net;

@@ -16,7 +16,7 @@ use crate::catalog::{Cells, is_portable_binary};
 use crate::records::{self, text};
 use crate::url::Settings;
 use crate::wire::Client;
-use crate::{check, create, encode, session, sql};
+use crate::{check, create, encode, fit, session, sql};
 
 pub(crate) struct PostgresWriter {
     settings: Settings,
@@ -236,6 +236,7 @@ async fn copy_in(
                 client.copy_in_raw(&block).await?;
             }
             Ok(Some(Block::Rows(rows))) => {
+                rows.iter().try_for_each(|row| fit::row(table, row))?;
                 lines.clear();
                 rows.iter().for_each(|row| encode::copy_line(&mut lines, row, &stored));
                 bytes += lines.len() as u64;
