@@ -25,6 +25,9 @@ pub(crate) struct PostgresApplier {
     open: bool,
 }
 
+/// A queued statement: its table, its text, and how many rows it must hit.
+type Expected = (usize, String, u64);
+
 type ApplyResult<T> = std::result::Result<T, ApplyError>;
 
 /// Row changes are sent in flights of this many, so that results are read while memory stays bounded.
@@ -202,12 +205,7 @@ impl PostgresApplier {
     async fn net_in_place(&mut self, net: &Net) -> ApplyResult<()> {
         let table = net.table;
         let mut expected = Vec::new();
-        if !net.deletes.is_empty() {
-            let target = &self.targets[table];
-            let statement = target.delete_many();
-            self.client.queue_with(&statement, |params| put_keys(params, target, net.deletes.iter()))?;
-            expected.push((table, statement, net.deletes.len() as u64));
-        }
+        self.queue_deletes(net, &mut expected)?;
         for (cells, updates) in by_cells(&self.targets[table], &net.updates) {
             let target = &self.targets[table];
             let statement = target.update_many(&cells);
@@ -217,10 +215,7 @@ impl PostgresApplier {
             })?;
             expected.push((table, statement, updates.len() as u64));
         }
-        if !net.inserts.is_empty() {
-            self.queue_inserts(table, net.inserts.iter())?;
-            expected.push((table, self.targets[table].insert_many(), net.inserts.len() as u64));
-        }
+        self.queue_new(net, &mut expected)?;
         self.flush(&expected).await
     }
 
@@ -228,12 +223,7 @@ impl PostgresApplier {
     async fn net_vacating(&mut self, net: &Net) -> ApplyResult<()> {
         let table = net.table;
         let mut expected = Vec::new();
-        if !net.deletes.is_empty() {
-            let target = &self.targets[table];
-            let statement = target.delete_many();
-            self.client.queue_with(&statement, |params| put_keys(params, target, net.deletes.iter()))?;
-            expected.push((table, statement, net.deletes.len() as u64));
-        }
+        self.queue_deletes(net, &mut expected)?;
         self.flush(&expected).await?;
         expected.clear();
 
@@ -259,11 +249,26 @@ impl PostgresApplier {
             })?;
             expected.push((table, statement, updates.len() as u64));
         }
-        if !net.inserts.is_empty() {
-            self.queue_inserts(table, net.inserts.iter())?;
-            expected.push((table, self.targets[table].insert_many(), net.inserts.len() as u64));
-        }
+        self.queue_new(net, &mut expected)?;
         self.flush(&expected).await
+    }
+
+    fn queue_deletes(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
+        if !net.deletes.is_empty() {
+            let target = &self.targets[net.table];
+            let statement = target.delete_many();
+            self.client.queue_with(&statement, |params| put_keys(params, target, net.deletes.iter()))?;
+            expected.push((net.table, statement, net.deletes.len() as u64));
+        }
+        Ok(())
+    }
+
+    fn queue_new(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
+        if !net.inserts.is_empty() {
+            self.queue_inserts(net.table, net.inserts.iter())?;
+            expected.push((net.table, self.targets[net.table].insert_many(), net.inserts.len() as u64));
+        }
+        Ok(())
     }
 
     fn queue_inserts<'a>(&mut self, table: usize, rows: impl Iterator<Item = &'a Row> + Clone) -> Result<()> {
@@ -276,7 +281,7 @@ impl PostgresApplier {
     }
 
     /// Reads the results of what was queued: each statement must have hit as many rows as expected.
-    async fn flush(&mut self, expected: &[(usize, String, u64)]) -> ApplyResult<()> {
+    async fn flush(&mut self, expected: &[Expected]) -> ApplyResult<()> {
         if expected.is_empty() {
             return Ok(());
         }

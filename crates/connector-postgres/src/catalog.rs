@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use connector::{Error, ErrorKind, Result, Selection};
 use model::{Catalog, Column, Identity, KeyOrder, Kind, Table, TableName, Unique};
 
-use crate::wire::Client;
+use crate::wire::{Client, TextRow};
 
 /// Schemas that are never migrated: the server's own and ours.
 pub(crate) const OTHERS: &str =
@@ -203,6 +203,21 @@ pub(crate) fn is_portable_binary(type_id: u32) -> bool {
 pub(crate) struct Cells(pub(crate) Vec<Option<String>>);
 
 impl Cells {
+    /// The first row of a simple query's answer; one without cells where there is none, so that asking for a cell is
+    /// the error.
+    pub(crate) fn first(rows: Vec<Vec<Option<String>>>) -> Cells {
+        Cells(rows.into_iter().next().unwrap_or_default())
+    }
+
+    /// A row of an extended query's answer.
+    pub(crate) fn of(row: TextRow) -> Cells {
+        Cells(
+            row.into_iter()
+                .map(|cell| cell.map(|cell| String::from_utf8_lossy(&cell).into_owned()))
+                .collect(),
+        )
+    }
+
     pub(crate) fn maybe(&self, at: usize) -> Option<&str> {
         self.0.get(at).and_then(Option::as_deref)
     }

@@ -58,7 +58,7 @@ async fn server(client: &mut Client, findings: &mut Vec<Finding>) -> Result<()> 
         ));
     }
     let recovery = client.simple("SELECT pg_catalog.pg_is_in_recovery()").await?;
-    if Cells(recovery.into_iter().next().unwrap_or_default()).text(0)? == "t" {
+    if Cells::first(recovery).text(0)? == "t" {
         findings.push(finding(
             "PG-STANDBY",
             Severity::Blocker,
@@ -86,7 +86,7 @@ async fn server(client: &mut Client, findings: &mut Vec<Finding>) -> Result<()> 
     ] {
         let most: u64 = setting(client, name).await?.parse().unwrap_or(0);
         let rows = client.simple(used).await?;
-        let taken: u64 = Cells(rows.into_iter().next().unwrap_or_default()).parse(0)?;
+        let taken: u64 = Cells::first(rows).parse(0)?;
         if taken >= most {
             findings.push(finding(
                 id,
@@ -120,7 +120,7 @@ async fn rights(client: &mut Client, findings: &mut Vec<Finding>) -> Result<()> 
              FROM pg_catalog.pg_roles WHERE rolname = current_user",
         )
         .await?;
-    let row = Cells(rows.into_iter().next().unwrap_or_default());
+    let row = Cells::first(rows);
     let (role, superuser) = (row.text(0)?.to_owned(), row.text(1)? == "t");
     // Managed services give the right through a role of theirs (rds_replication, cloudsqlreplica …).
     let through_role = client
@@ -194,7 +194,7 @@ async fn left_out(client: &mut Client, selection: &Selection, findings: &mut Vec
         findings.push(finding(id, Severity::Warning, name.to_string(), what, why, remedy));
     }
     let large = client.simple("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").await?;
-    let count: u64 = Cells(large.into_iter().next().unwrap_or_default()).parse(0)?;
+    let count: u64 = Cells::first(large).parse(0)?;
     if count > 0 {
         findings.push(finding(
             "PG-LARGE-OBJECTS",
@@ -274,7 +274,7 @@ async fn tables(client: &mut Client, catalog: &Catalog, findings: &mut Vec<Findi
 
 async fn current_user(client: &mut Client) -> Result<String> {
     let rows = client.simple("SELECT current_user").await?;
-    Ok(sql::ident(Cells(rows.into_iter().next().unwrap_or_default()).text(0)?))
+    Ok(sql::ident(Cells::first(rows).text(0)?))
 }
 
 /// Tables whose log would not tell which row was changed, with what is the matter.
@@ -410,7 +410,7 @@ async fn target_rights(client: &mut Client, findings: &mut Vec<Finding>) -> Resu
              pg_catalog.current_database()",
         )
         .await?;
-    let row = Cells(rows.into_iter().next().unwrap_or_default());
+    let row = Cells::first(rows);
     let (role, database) = (sql::ident(row.text(0)?), sql::ident(row.text(2)?));
     if row.text(1)? != "t" {
         findings.push(finding(

@@ -149,11 +149,7 @@ async fn target(client: &mut Client, planned: &Table, name: &TableName) -> Resul
         .await?;
     let mut found = std::collections::HashMap::new();
     for row in rows {
-        let row = Cells(
-            row.into_iter()
-                .map(|cell| cell.map(|cell| String::from_utf8_lossy(&cell).into_owned()))
-                .collect(),
-        );
+        let row = Cells::of(row);
         let column = TargetColumn {
             name: sql::ident(row.text(0)?),
             type_sql: row.text(1)?.to_owned(),

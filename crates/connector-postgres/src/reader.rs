@@ -36,7 +36,7 @@ impl PostgresReader {
         let rows = client
             .simple("SELECT pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()")
             .await?;
-        let row = Cells(rows.into_iter().next().unwrap_or_default());
+        let row = Cells::first(rows);
         let position = |at| -> Result<u64> {
             lsn::parse(row.text(at)?).ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))
         };
@@ -99,11 +99,7 @@ impl Reader for PostgresReader {
         let lsn = match rows.into_iter().next() {
             None => stream::create_slot(&self.settings, &name, SLOT_PATIENCE).await?,
             Some(row) => {
-                let row = Cells(
-                    row.into_iter()
-                        .map(|cell| cell.map(|cell| String::from_utf8_lossy(&cell).into_owned()))
-                        .collect(),
-                );
+                let row = Cells::of(row);
                 if row.text(1)? != "pgoutput" || row.text(2)? != "t" {
                     return Err(Error::new(ErrorKind::Setup, "use the replication slot")
                         .with("slot", &name)
@@ -122,7 +118,7 @@ impl Reader for PostgresReader {
             .doing("read the current transaction id")
             .simple("SELECT pg_catalog.pg_current_snapshot()")
             .await?;
-        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_default()).text(0)?)?;
+        let snapshot = snapshot(Cells::first(rows).text(0)?)?;
         let name = sql::object_name(stream);
         Ok(Box::new(Stream::connect(&self.settings, &name, &name, after.order, snapshot.xmax).await?))
     }
@@ -143,7 +139,7 @@ impl Reader for PostgresReader {
         let mut client = self.session().await?;
         client.doing("fetch a row").execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         let rows = client.simple("SELECT pg_catalog.pg_current_snapshot()").await?;
-        let snapshot = snapshot(Cells(rows.into_iter().next().unwrap_or_default()).text(0)?)?;
+        let snapshot = snapshot(Cells::first(rows).text(0)?)?;
         let stored: Vec<usize> = table.stored().collect();
         let condition = table
             .key()
@@ -228,7 +224,7 @@ impl Reader for PostgresReader {
             let name = TableName::new(row.text(0)?, row.text(1)?);
             let state =
                 client.simple(&format!("SELECT last_value, is_called FROM {}", sql::table(&name))).await?;
-            let state = Cells(state.into_iter().next().unwrap_or_default());
+            let state = Cells::first(state);
             sequences.push(Sequence { last_value: state.parse(0)?, is_called: state.text(1)? == "t", name });
         }
         Ok(sequences)

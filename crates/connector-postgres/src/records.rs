@@ -80,7 +80,7 @@ pub(crate) async fn claim(client: &mut Client, stream: &str) -> Result<Claim> {
             &[text(stream)],
         )
         .await?;
-    let row = first(rows)?;
+    let row = Cells::of(rows.into_iter().next().unwrap_or_default());
     let epoch = row.parse(0)?;
     let progress = progress(&row, 1)?;
     let finished = row.text(4)? == "t";
@@ -92,14 +92,6 @@ pub(crate) async fn claim(client: &mut Client, stream: &str) -> Result<Claim> {
         holds: holds(client, stream).await?,
         finished,
     })
-}
-
-fn first(rows: Vec<Vec<Option<bytes::Bytes>>>) -> Result<Cells> {
-    Ok(cells(rows.into_iter().next().unwrap_or_default()))
-}
-
-fn cells(row: Vec<Option<bytes::Bytes>>) -> Cells {
-    Cells(row.into_iter().map(|cell| cell.map(|cell| String::from_utf8_lossy(&cell).into_owned())).collect())
 }
 
 fn progress(row: &Cells, from: usize) -> Result<Option<Progress>> {
@@ -115,7 +107,7 @@ pub(crate) async fn ledger(client: &mut Client, stream: &str) -> Result<Vec<Load
             &[text(stream)],
         )
         .await?;
-    rows.into_iter().map(|row| from_json(cells(row).text(0)?)).collect()
+    rows.into_iter().map(|row| from_json(Cells::of(row).text(0)?)).collect()
 }
 
 async fn row_cuts(client: &mut Client, stream: &str) -> Result<Vec<RowCut>> {
@@ -127,7 +119,7 @@ async fn row_cuts(client: &mut Client, stream: &str) -> Result<Vec<RowCut>> {
         .await?;
     rows.into_iter()
         .map(|row| {
-            let row = cells(row);
+            let row = Cells::of(row);
             Ok(RowCut {
                 table: TableName::new(row.text(0)?, row.text(1)?),
                 key: from_json(row.text(2)?)?,
@@ -146,7 +138,7 @@ async fn holds(client: &mut Client, stream: &str) -> Result<Vec<Hold>> {
         .await?;
     rows.into_iter()
         .map(|row| {
-            let row = cells(row);
+            let row = Cells::of(row);
             Ok(Hold { table: TableName::new(row.text(0)?, row.text(1)?), from_seq: row.parse(2)? })
         })
         .collect()
@@ -175,7 +167,7 @@ pub(crate) async fn standing(client: &mut Client, owner: &Owner) -> Result<Optio
     if rows.is_empty() {
         return Err(fenced(owner));
     }
-    let row = first(rows)?;
+    let row = Cells::of(rows.into_iter().next().unwrap_or_default());
     if row.parse::<u64>(0)? != owner.epoch {
         return Err(fenced(owner));
     }

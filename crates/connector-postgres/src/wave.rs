@@ -48,7 +48,7 @@ impl PostgresWave {
         let rows = coordinator
             .simple("SELECT pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_export_snapshot()")
             .await?;
-        let row = Cells(rows.into_iter().next().unwrap_or_default());
+        let row = Cells::first(rows);
         let text = row.text(0)?;
         let snapshot = Snapshot::parse(text)
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a snapshot").with("text", text))?;
@@ -166,7 +166,7 @@ impl PostgresWave {
                  pg_catalog.pg_table_size({name}::regclass)"
             ))
             .await?;
-        let row = Cells(rows.into_iter().next().unwrap_or_default());
+        let row = Cells::first(rows);
         let (blocks, size): (u64, u64) = (row.parse(0)?, row.parse(1)?);
         give_back(client, &self.idle).await?;
         let chunks = size.div_ceil(bytes.max(1)).clamp(1, blocks.max(1));
@@ -286,7 +286,7 @@ impl ChunkStream for Reading {
         let name = sql::literal(&sql::table(&self.table));
         let rows =
             client.simple(&format!("SELECT pg_catalog.pg_relation_filenode({name}::regclass)")).await?;
-        let file = Cells(rows.into_iter().next().unwrap_or_default());
+        let file = Cells::first(rows);
         if file.maybe(0) != self.file.as_deref() {
             return Err(Error::new(ErrorKind::Schema, "read a chunk")
                 .with("table", &self.table)

@@ -289,11 +289,7 @@ async fn advance(client: &mut Client, sequence: &Sequence) -> Result<()> {
         )
         .await?;
     let Some(row) = rows.into_iter().next() else { return Ok(()) };
-    let ascending = Cells(
-        row.into_iter().map(|cell| cell.map(|cell| String::from_utf8_lossy(&cell).into_owned())).collect(),
-    )
-    .text(0)?
-        == "t";
+    let ascending = Cells::of(row).text(0)? == "t";
     let furthest = if ascending { "GREATEST" } else { "LEAST" };
     client
         .simple(&format!(
