@@ -88,26 +88,9 @@ impl Reader for PostgresReader {
         // First the publication: the slot decodes with the catalog as it was at each change, and a publication that
         // did not exist then is an error there.
         publish(&mut client, &name, catalog).await?;
-        client.doing("look for the replication slot");
-        let rows = client
-            .query(
-                "SELECT confirmed_flush_lsn, plugin, database = pg_catalog.current_database() \
-                 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
-                &[text(&name)],
-            )
-            .await?;
-        let lsn = match rows.into_iter().next() {
+        let lsn = match standing_slot(client.doing("look for the replication slot"), &name).await? {
+            Some(lsn) => lsn,
             None => stream::create_slot(&self.settings, &name, SLOT_PATIENCE).await?,
-            Some(row) => {
-                let row = Cells::of(row);
-                if row.text(1)? != "pgoutput" || row.text(2)? != "t" {
-                    return Err(Error::new(ErrorKind::Setup, "use the replication slot")
-                        .with("slot", &name)
-                        .hint("a slot of this name belongs to something else; choose another --name"));
-                }
-                lsn::parse(row.text(0)?)
-                    .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))?
-            }
         };
         Ok(lsn::position(lsn))
     }
@@ -126,13 +109,14 @@ impl Reader for PostgresReader {
     async fn wave(&self, tables: &[&Table], readers: usize) -> Result<Box<dyn Wave>> {
         let mut coordinator = self.session().await?;
         coordinator.doing("open a wave of the copy");
+        let lock = self.session().await?;
         let mut sessions = Vec::new();
         for _ in 0..readers.max(1) {
             let mut reader = self.session().await?;
             reader.doing("read a chunk");
             sessions.push(reader);
         }
-        Ok(Box::new(PostgresWave::open(coordinator, sessions, tables).await?))
+        Ok(Box::new(PostgresWave::open(coordinator, lock, sessions, tables).await?))
     }
 
     async fn fetch(&self, table: &Table, key: &Key) -> Result<Fetched> {
@@ -245,6 +229,38 @@ impl Reader for PostgresReader {
             .execute(&format!("DROP PUBLICATION IF EXISTS {}", sql::ident(&name)))
             .await?;
         Ok(())
+    }
+}
+
+/// Where our slot stands, if it is there. One that a session is still creating (its client may be gone: the server
+/// creates on) is waited for.
+async fn standing_slot(client: &mut Client, name: &str) -> Result<Option<u64>> {
+    let deadline = tokio::time::Instant::now() + SLOT_PATIENCE;
+    loop {
+        let rows = client
+            .query(
+                "SELECT plugin, database = pg_catalog.current_database(), confirmed_flush_lsn \
+                 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+                &[text(name)],
+            )
+            .await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        let row = Cells::of(row);
+        if row.text(0)? != "pgoutput" || row.text(1)? != "t" {
+            return Err(Error::new(ErrorKind::Setup, "use the replication slot")
+                .with("slot", name)
+                .hint("a slot of this name belongs to something else; choose another --name"));
+        }
+        if let Some(position) = row.maybe(2) {
+            let corrupt = || Error::new(ErrorKind::Corrupt, "read a log position");
+            return lsn::parse(position).map(Some).ok_or_else(corrupt);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Error::new(ErrorKind::Database, "wait for the replication slot")
+                .with("slot", name)
+                .hint("another session is still creating it, and waits for transactions that are open; run again when they have ended"));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

@@ -40,14 +40,17 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 impl PostgresWave {
     pub(crate) async fn open(
         mut coordinator: Client,
+        mut lock: Client,
         readers: Vec<Client>,
         tables: &[&Table],
     ) -> Result<PostgresWave> {
+        hold_off_rewrites(&mut lock, tables).await?;
         let files = files(&mut coordinator, tables).await?;
         coordinator.execute(BEGIN).await?;
         let rows = coordinator
             .simple("SELECT pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_export_snapshot()")
             .await?;
+        lock.execute("ROLLBACK").await?;
         let row = Cells::first(rows);
         let text = row.text(0)?;
         let snapshot = Snapshot::parse(text)
@@ -85,6 +88,24 @@ async fn give_back(mut client: Client, idle: &std::sync::Mutex<Vec<Client>>) -> 
     }
     Ok(())
 }
+
+/// For the moment in which files are noted and the snapshot is taken: a wave that began in the middle of a rewrite
+/// would be stale from the start, and where a table is rewritten all the time the copy would never come forward.
+/// Only a matter of progress, so it is not insisted on; and for few tables only, as the server's lock table is finite.
+async fn hold_off_rewrites(lock: &mut Client, tables: &[&Table]) -> Result<()> {
+    lock.execute("BEGIN").await?;
+    if tables.len() > LOCKED_MAX {
+        return Ok(());
+    }
+    let names = sql::list(tables, |table| format!("ONLY {}", sql::table(&table.name)));
+    match lock.execute(&format!("LOCK TABLE {names} IN ACCESS SHARE MODE")).await {
+        Err(error) if !lock.is_usable() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Far below what `max_locks_per_transaction` allows by default (64 for each connection).
+const LOCKED_MAX: usize = 50;
 
 async fn files(client: &mut Client, tables: &[&Table]) -> Result<HashMap<TableName, String>> {
     let rows = client
