@@ -89,7 +89,10 @@ impl Native<'_> {
             .args(["--schema-only", "--no-publications", "-d", &source.url("tpcb")])
             .output()
             .expect("run pg_dump");
-        target.run("tpcb", &String::from_utf8(dump.stdout).expect("a dump is text"));
+        let dump = String::from_utf8(dump.stdout).expect("a dump is text");
+        // psql's own commands are not for the server.
+        let ddl: Vec<&str> = dump.lines().filter(|line| !line.starts_with('\\')).collect();
+        target.run("tpcb", &ddl.join("\n"));
         target.run(
             "tpcb",
             &format!(
