@@ -6,8 +6,10 @@ use crate::records::application_name;
 use crate::url::Settings;
 use crate::wire::{Client, EXACT_TEXT};
 
-/// Nothing is found by a search path: every name is written with its schema.
-const OWN: &str = "-c search_path= -c statement_timeout=0 -c idle_in_transaction_session_timeout=0";
+/// Nothing is found by a search path: every name is written with its schema. A session that a broken network has cut off
+/// must not hold its locks for the two hours that keepalive takes by default: a table that is begun anew waits for them.
+const OWN: &str = "-c search_path= -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 \
+     -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3";
 
 /// On the source we never queue for long behind an exclusive lock: everybody who comes after us would queue too.
 const BRIEF_LOCKS: &str = "-c lock_timeout=5s -c default_transaction_read_only=on";
