@@ -49,6 +49,9 @@ fn visibility_race(end: impl FnOnce(&Pair, i32)) {
     let waiter = Waiter::start(&stage, "UPDATE t SET value = 'after' WHERE id = 50");
     let value = "SELECT value FROM t WHERE id = 50";
     assert_eq!(stage.ask(&stage.source, value), "before", "nobody sees the update yet");
+    // A later transaction that is over: the waiting one is below the snapshot's xmax now, and only its list of
+    // running transactions tells that it was not seen.
+    stage.on_source("SET synchronous_commit = local; UPDATE t SET value = 'meanwhile' WHERE id = 51");
 
     stage.copied();
     stage.caught_up();
