@@ -2,7 +2,7 @@
 //!
 //! One own client speaks the protocol (`net`, `tls`, `login`, `wire`, `pipeline`, `copy`): capture needs a copy in
 //! both directions, and chunks pass from one server's socket to the other's untouched, which no library offers.
-//! Reading: `catalog`, `dump`, `wave`, `stream` (with `pgoutput`, `xid`, `lsn`), gathered in `reader`.
+//! Reading: `catalog`, `dump`, `wave`, `stream` (with `pgoutput`, `lsn`), gathered in `reader`.
 //! Writing: `create`, `apply` (with `statement`, `encode`, `fit`), `records`, gathered in `writer`.
 
 mod apply;
@@ -32,7 +32,6 @@ mod wire;
 #[cfg(test)]
 mod wire_test;
 mod writer;
-mod xid;
 
 use std::sync::Arc;
 

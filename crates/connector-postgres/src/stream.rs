@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use connector::{Capture, Error, ErrorKind, Event, Result, Retry};
+use model::xid::widen;
 use model::{Position, Transaction};
 use tokio::time::Instant;
 
@@ -23,7 +24,6 @@ use crate::lsn;
 use crate::pgoutput::{Decoder, Message};
 use crate::url::Settings;
 use crate::wire::{Client, EXACT_TEXT};
-use crate::xid::widen;
 
 const OPERATION: &str = "follow the source's log";
 

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use connector::{Net, RowChange, RowUpdate, Step};
-use model::{Key, Row, Table, Value};
+use model::{Key, Row, Table, Value, mutant};
 
 /// Collects changes; [`Fold::take`] gives the steps.
 #[derive(Debug, Default)]
@@ -126,6 +126,9 @@ impl Open {
                 if self.by_key.contains_key(&key) {
                     return Err(RowChange::Insert { table, row });
                 }
+                if mutant::on(mutant::FOLD_FORGETS_DELETE) {
+                    self.deletes.remove(&key);
+                }
                 self.add(key, Slot { origin: None, row });
             }
             RowChange::Update { table, key, row } => {
@@ -158,7 +161,9 @@ impl Open {
             }
             RowChange::Delete { table, key } => match self.by_key.remove(&key) {
                 Some(at) => {
-                    if let Some(Slot { origin: Some(origin), .. }) = self.slots[at].take() {
+                    if let Some(Slot { origin: Some(origin), .. }) = self.slots[at].take()
+                        && !(mutant::on(mutant::FOLD_FORGETS_ORIGIN) && origin != key)
+                    {
                         self.deletes.insert(origin);
                     }
                 }
@@ -192,7 +197,7 @@ fn weight(row: &Row) -> usize {
 /// Puts the cells that `newer` carries over `row`.
 fn overlay(row: &mut Row, newer: Row) {
     for (cell, new) in row.iter_mut().zip(newer) {
-        if !new.is_unchanged() {
+        if !new.is_unchanged() || mutant::on(mutant::FOLD_WRITES_UNCHANGED) {
             *cell = new;
         }
     }

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use connector::{RowChange, Step};
-use model::{Catalog, Change, Cut, Key, KeyOrder, Loaded, Range, Row, Table, TableName, Transaction};
+use model::{Catalog, Change, Cut, Key, KeyOrder, Loaded, Range, Row, Table, TableName, Transaction, mutant};
 
 /// Which cut stands for which row.
 #[derive(Debug)]
@@ -101,6 +101,9 @@ impl Cuts {
 
     /// Puts a fetched row's own cut in place of its chunk's.
     pub fn fetched(&mut self, table: usize, key: Key, cut: Cut) {
+        if mutant::on(mutant::MERGE_FORGETS_ROW_CUT) {
+            return;
+        }
         self.rows.insert((table, key), cut);
     }
 
@@ -122,7 +125,10 @@ impl Cuts {
                 while low < high {
                     let middle = low + (high - low) / 2;
                     let ends_before = match &ranges[middle].upto {
-                        Some(upto) => upto.compare(key, order).ok_or_else(bad)?.is_lt(),
+                        Some(upto) => {
+                            let ordering = upto.compare(key, order).ok_or_else(bad)?;
+                            ordering.is_lt() || (mutant::on(mutant::MERGE_RANGE_END) && ordering.is_eq())
+                        }
                         None => false,
                     };
                     if ends_before { low = middle + 1 } else { high = middle }
@@ -185,7 +191,8 @@ impl Cuts {
         };
         let new_key = Key::of(&row, columns);
         let old_key = old.as_ref().map_or_else(|| new_key.clone(), |old| Key::of(old, columns));
-        let old_seen = self.seen(table, tables, &old_key, tx)?;
+        let old_seen = self.seen(table, tables, &old_key, tx)?
+            || (mutant::on(mutant::MERGE_CHUNK_WINS) && !self.settled);
         if old_key == new_key {
             return Ok(match old_seen {
                 true => Decision::Skip,
@@ -197,14 +204,16 @@ impl Cuts {
         Ok(match (old_seen, new_seen) {
             (true, true) => Decision::Skip,
             (false, false) => Decision::Apply(RowChange::Update { table, key: old_key, row }),
+            (false, true) if mutant::on(mutant::MERGE_MOVE_LEAVES_OLD) => Decision::Skip,
             // Its old place was read before the move and its new place after it: only the old copy is left over.
             (false, true) => Decision::Apply(RowChange::Delete { table, key: old_key }),
             // Its old place was read after the move and its new place before it: no chunk has the row.
             (true, false)
-                if row
-                    .iter()
-                    .zip(&tables[table].columns)
-                    .any(|(cell, column)| cell.is_unchanged() && !column.generated) =>
+                if !mutant::on(mutant::MERGE_MOVE_WITHOUT_FETCH)
+                    && row
+                        .iter()
+                        .zip(&tables[table].columns)
+                        .any(|(cell, column)| cell.is_unchanged() && !column.generated) =>
             {
                 Decision::Fetch { table, key: new_key }
             }
@@ -216,6 +225,7 @@ impl Cuts {
     fn truncate(&self, tx: &Transaction, emptied: &[usize], restart_identity: bool) -> Decision {
         let whole = |&table: &usize| {
             self.settled
+                || mutant::on(mutant::MERGE_TRUNCATE_ALL)
                 || (!self.rows.iter().any(|((of, _), cut)| *of == table && cut.contains(tx))
                     && match &self.tables[table] {
                         TableCuts::One(cut) => !cut.contains(tx),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Transaction;
+use crate::{Transaction, mutant};
 
 /// Says of every transaction whether a chunk's read saw it.
 ///
@@ -45,6 +45,12 @@ impl Snapshot {
     }
 
     pub fn contains(&self, id: u64) -> bool {
+        if mutant::on(mutant::CUT_IGNORES_RUNNING) {
+            return id < self.xmax;
+        }
+        if mutant::on(mutant::CUT_INCLUDES_NEXT) && id == self.xmax {
+            return true;
+        }
         id < self.xmin || (id < self.xmax && self.xip.binary_search(&id).is_err())
     }
 }

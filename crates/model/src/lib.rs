@@ -10,9 +10,11 @@ mod change;
 mod chunk;
 mod cut;
 mod key;
+pub mod mutant;
 mod position;
 mod transaction;
 mod value;
+pub mod xid;
 
 pub use catalog::{Catalog, Column, Identity, Kind, Sequence, Table, TableName, Unique};
 pub use change::{Change, Relation, RelationColumn, RelationId};
