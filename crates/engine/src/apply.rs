@@ -11,13 +11,13 @@
 mod assemble;
 mod isolate;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector::{Applier, ApplyError, Hold, Owner, Progress, Reader, Refusal, Step, Writer};
-use model::{Catalog, Key, Position, Transaction};
+use model::{Catalog, Key, Position, Transaction, mutant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -46,7 +46,7 @@ pub(crate) struct Applying {
     /// Every transaction that any cut contains lies at or before this position.
     pub(crate) settled: Position,
     /// Tables that are held back, by catalog index, with the first transaction that is missing there.
-    pub(crate) held: HashMap<usize, u64>,
+    pub(crate) held: BTreeMap<usize, u64>,
     /// Held tables that this process has tried, or found, to be refused.
     pub(crate) tried: HashSet<usize>,
     /// Journal records up to this transaction are not needed any more.
@@ -124,6 +124,7 @@ impl Applying {
                     tracing::warn!(error = %chain(&error), "apply lost the target; trying again");
                     self.meter.retrying("apply", Some(chain(&error)));
                     tokio::select! {
+                        biased;
                         _ = self.stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
                         () = backoff.wait() => {}
                     }
@@ -137,6 +138,9 @@ impl Applying {
     async fn session(&mut self, goal: &Goal) -> Result<Ended, Interrupt> {
         let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
         let mut applied = applier.progress().map_or(0, |progress| progress.seq);
+        if mutant::on(mutant::APPLY_GUESSES_OUTCOME) && self.trimmable.load(Ordering::Relaxed) > 0 {
+            applied = self.trimmable.load(Ordering::Relaxed);
+        }
         self.note_trimmable(applied);
         self.meter.retrying("apply", None);
         self.retry_held(applier.as_mut(), applied).await?;
@@ -155,7 +159,8 @@ impl Applying {
         let mut durable = self.journal.durable();
         let mut captured = self.captured.clone();
         let mut applied = lane.applied.clone();
-        let mut cursor = self.journal.cursor(*applied.borrow() + 1)?;
+        let resumed = u64::from(!mutant::on(mutant::APPLY_RESUMES_AT_LAST) || *applied.borrow() == 0);
+        let mut cursor = self.journal.cursor(*applied.borrow() + resumed)?;
         let mut assembly = Assembly::default();
         let mut entries = Vec::new();
         let mut linger = Instant::now();
@@ -197,11 +202,12 @@ impl Applying {
             if !more {
                 let waiting = !assembly.is_fresh();
                 let ended = tokio::select! {
+                    biased;
                     _ = stop.wait_for(|stop| *stop) => false,
-                    () = tokio::time::sleep_until(linger), if waiting => false,
+                    changed = applied.changed() => changed.is_err(),
                     _ = durable.changed() => false,
                     _ = captured.changed() => false,
-                    changed = applied.changed() => changed.is_err(),
+                    () = tokio::time::sleep_until(linger), if waiting => false,
                 };
                 if ended {
                     return Err(lane.failed(assembly.last_seq).await);
@@ -228,12 +234,14 @@ impl Applying {
             Goal::Position(position) => position,
         };
         // In this order: what was captured up to the position is durable by now, under a number no higher.
-        let captured = self.captured.borrow().as_ref().is_some_and(|captured| captured >= position);
+        let captured = self.captured.borrow().as_ref().is_some_and(|captured| captured >= position)
+            || (mutant::on(mutant::APPLY_SETTLES_EARLY) && matches!(goal, Goal::Settled));
         captured && applied >= *durable.borrow()
     }
 
     fn note_trimmable(&self, applied: u64) {
-        let first_held = self.held.values().min().copied();
+        let first_held =
+            self.held.values().min().copied().filter(|_| !mutant::on(mutant::JOURNAL_TRIMS_HELD));
         let upto = first_held.map_or(applied, |first| applied.min(first.saturating_sub(1)));
         self.trimmable.store(upto, Ordering::Relaxed);
     }
@@ -255,6 +263,7 @@ impl Applying {
                 Some(format!("waiting for transaction {} to become visible", transaction.id)),
             );
             tokio::select! {
+                biased;
                 _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
                 () = tokio::time::sleep(std::time::Duration::from_millis(100)) => {}
             }

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector::{Event, Reader, failpoint};
-use model::{Catalog, Position, Transaction};
+use model::{Catalog, Position, Transaction, mutant};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::journal::{Append, Journal};
-use crate::meter::{Meter, now_us};
+use crate::machine::Clock;
+use crate::meter::Meter;
 use crate::retry::{Backoff, can_retry};
 
 /// What capture works on.
 pub(crate) struct Capturing {
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) reader: Arc<dyn Reader>,
     pub(crate) stream: String,
     pub(crate) catalog: Arc<Catalog>,
@@ -36,12 +38,15 @@ impl Capturing {
     pub(crate) async fn run(mut self, mut append: Append) -> Result<(), Error> {
         let mut backoff = Backoff::new();
         loop {
-            append.abandon();
+            if !mutant::on(mutant::CAPTURE_KEEPS_TORN) {
+                append.abandon();
+            }
             match self.session(&mut append, &mut backoff).await {
                 Err(Error::Connector(error)) if can_retry(&error) => {
                     tracing::warn!(error = %chain(&error), "capture lost the source; trying again");
                     self.meter.retrying("capture", Some(chain(&error)));
                     tokio::select! {
+                        biased;
                         _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
                         () = backoff.wait() => {}
                     }
@@ -55,15 +60,18 @@ impl Capturing {
         let after = self.journal.last().map_or_else(|| self.start.clone(), |(_, position)| position);
         let mut stop = self.stop.clone();
         let mut capture = tokio::select! {
+            biased;
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             capture = self.reader.capture(&self.stream, &self.catalog, &after) => capture?,
         };
         // What the journal holds up to here is durable, whether or not the log goes on.
         self.captured.send_replace(Some(after.clone()));
         let mut session = Session {
+            clock: self.clock.as_ref(),
             append,
             last: after,
             open: false,
+            repeated: false,
             unsynced: false,
             idle: None,
             idle_due: Instant::now(),
@@ -71,6 +79,7 @@ impl Capturing {
         let mut events = Vec::new();
         loop {
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
                 delivered = capture.next(&mut events) => delivered?,
                 () = tokio::time::sleep_until(session.idle_due), if session.idle.is_some() => {}
@@ -91,11 +100,14 @@ impl Capturing {
 const IDLE_EVERY: Duration = Duration::from_millis(200);
 
 struct Session<'a> {
+    clock: &'a dyn Clock,
     append: &'a mut Append,
     /// The last boundary that was appended.
     last: Position,
     /// A transaction has begun and has not committed.
     open: bool,
+    /// The transaction that is being delivered is in the journal already.
+    repeated: bool,
     unsynced: bool,
     /// A later boundary with nothing of ours before it, not appended yet.
     idle: Option<Position>,
@@ -110,10 +122,19 @@ impl Session<'_> {
                 Event::Begin(transaction) => {
                     self.open = true;
                     self.idle = None;
-                    self.append.begin(transaction);
+                    // A source may not know how far we are and begin earlier; taken twice, every change would be
+                    // applied twice.
+                    self.repeated =
+                        transaction.order <= self.last.order && !mutant::on(mutant::CAPTURE_TAKES_TWICE);
+                    if !self.repeated {
+                        self.append.begin(transaction);
+                    }
                 }
+                // Also of a repeated transaction: the source describes a table once.
                 Event::Relation(relation) => self.append.relation(&relation)?,
+                Event::Change(_) if self.repeated => {}
                 Event::Change(change) => self.append.change(&change)?,
+                Event::Commit { .. } if self.repeated => (self.open, self.repeated) = (false, false),
                 Event::Commit { position } => {
                     self.append.commit(&position);
                     self.open = false;
@@ -121,7 +142,11 @@ impl Session<'_> {
                     self.last = position;
                 }
                 // Inside a transaction an idle position would skip its beginning after a restart.
-                Event::Idle { position } if !self.open && position > self.last => self.idle = Some(position),
+                Event::Idle { position }
+                    if position > self.last && (!self.open || mutant::on(mutant::CAPTURE_IDLE_INSIDE)) =>
+                {
+                    self.idle = Some(position);
+                }
                 Event::Idle { .. } => {}
             }
         }
@@ -144,7 +169,12 @@ impl Session<'_> {
         }
         let Some(position) = self.idle.take() else { return };
         self.idle_due = Instant::now() + IDLE_EVERY;
-        self.append.begin(Transaction { seq: 0, id: 0, order: position.order, committed_us: now_us() });
+        self.append.begin(Transaction {
+            seq: 0,
+            id: 0,
+            order: position.order,
+            committed_us: self.clock.now_us(),
+        });
         self.append.commit(&position);
         self.unsynced = true;
         self.last = position;

@@ -6,12 +6,13 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use connector::{ErrorKind, Format, Owner, Reader, Slicing, Wave, Writer, failpoint};
-use model::{Catalog, Chunk, Key, Loaded, Range, Table};
+use model::{Catalog, Chunk, Key, Loaded, Range, Table, mutant};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::capture::chain;
 use crate::error::Error;
@@ -65,10 +66,14 @@ impl Copying {
                     this.meter.retrying("copy", Some(chain(&error)));
                     let mut stop = this.stop.clone();
                     tokio::select! {
+                        biased;
                         _ = stop.wait_for(|stop| *stop) => return Ok(None),
                         () = backoff.wait() => {}
                     }
                     // The answer to a commit may have been lost with the connection: only the ledger knows.
+                    if mutant::on(mutant::COPY_BELIEVES_MEMORY) {
+                        continue;
+                    }
                     match this.ledger_on_record(&mut backoff).await? {
                         Some(found) => ledger = found,
                         None => return Ok(None),
@@ -89,6 +94,7 @@ impl Copying {
                 Err(error) => return Err(error.into()),
             }
             tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(None),
                 () = backoff.wait() => {}
             }
@@ -131,7 +137,10 @@ impl Copying {
             }
             // Key ranges are good under any number of cuts, where such cuts may meet.
             let in_keys = begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. }));
-            if begun.is_empty() || (in_keys && by_keys.contains(&at)) {
+            if begun.is_empty()
+                || (in_keys && by_keys.contains(&at))
+                || mutant::on(mutant::COPY_KEEPS_TORN_TABLE)
+            {
                 continue;
             }
             self.writer.reset(&self.owner, table).await?;
@@ -193,6 +202,7 @@ impl Copying {
             };
             let mut stop = self.stop.clone();
             let copied = tokio::select! {
+                biased;
                 // A chunk that is dropped here has not been committed; it is copied again.
                 _ = stop.wait_for(|stop| *stop) => return (loaded, Ok(())),
                 copied = self.chunk(wave, &job) => copied,

@@ -1,6 +1,6 @@
 //! The map of the data plane: what happens in which order, from the claim to following.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +15,9 @@ use crate::capture::{Capturing, chain};
 use crate::copy::Copying;
 use crate::error::Error;
 use crate::journal::{Append, Journal};
+use crate::machine::{CaptureRuns, Machine};
 use crate::merge::Cuts;
-use crate::meter::{Meter, now_us};
+use crate::meter::Meter;
 use crate::retry::{Backoff, can_retry};
 use crate::status::{Phase, Status};
 use crate::store::{self, Plan};
@@ -40,27 +41,34 @@ pub enum Outcome {
 pub async fn run(
     reader: Arc<dyn Reader>,
     writer: Arc<dyn Writer>,
+    machine: Machine,
     settings: Settings,
     status: watch::Sender<Status>,
     stop: watch::Receiver<bool>,
 ) -> Result<Outcome, Error> {
     let Some((claim, plan)) =
-        begin(reader.as_ref(), writer.as_ref(), &settings, &status, stop.clone()).await?
+        begin(reader.as_ref(), writer.as_ref(), &machine, &settings, &status, stop.clone()).await?
     else {
         return Ok(Outcome::Stopped);
     };
-    let (journal, append) = Journal::open(&store::journal_dir(&settings.dir), claim.epoch)?;
+    let (journal, append) = Journal::open_on(
+        Arc::clone(&machine.disk),
+        &store::journal_dir(&settings.dir),
+        claim.epoch,
+        settings.segment_bytes,
+    )?;
     whole_journal(&settings, &journal, &claim)?;
 
     // One switch for all parts: thrown by the caller's stop, or by the end of this feed.
     let (halt, halted) = watch::channel(*stop.borrow());
-    let meter = Arc::new(Meter::new(&settings.name));
+    let meter = Arc::new(Meter::new(&settings.name, Arc::clone(&machine.clock)));
     meter.planned(&plan.catalog);
     meter.resumed(claim.progress.as_ref());
     let (captured, _) = watch::channel(None);
     let feed = Feed {
         reader,
         writer,
+        machine,
         owner: Owner { stream: settings.name.clone(), epoch: claim.epoch },
         catalog: Arc::new(plan.catalog),
         native: plan.native,
@@ -91,6 +99,7 @@ pub async fn run(
 async fn begin(
     reader: &dyn Reader,
     writer: &dyn Writer,
+    machine: &Machine,
     settings: &Settings,
     status: &watch::Sender<Status>,
     mut stop: watch::Receiver<bool>,
@@ -99,14 +108,15 @@ async fn begin(
     let attempt = async || -> Result<(Claim, Plan), Error> {
         let claim = writer.claim(&settings.name).await?;
         failpoint::hit(failpoint::CLAIM_AFTER);
-        let plan = match store::load(&settings.dir)? {
+        let plan = match store::load(machine.disk.as_ref(), &settings.dir)? {
             Some(plan) => plan,
-            None => make_plan(reader, settings, &claim).await?,
+            None => make_plan(reader, machine, settings, &claim).await?,
         };
         Ok((claim, plan))
     };
     loop {
         let result = tokio::select! {
+            biased;
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
             result = attempt() => result,
         };
@@ -115,6 +125,7 @@ async fn begin(
                 tracing::warn!(error = %chain(&error), "the migration cannot begin yet; trying again");
                 status.send_modify(|status| status.retrying = Some(format!("begin: {}", chain(&error))));
                 tokio::select! {
+                    biased;
                     _ = stop.wait_for(|stop| *stop) => return Ok(None),
                     () = backoff.wait() => {}
                 }
@@ -125,7 +136,12 @@ async fn begin(
 }
 
 /// Introspects the source and creates what capture needs there. From here on the plan stands.
-async fn make_plan(reader: &dyn Reader, settings: &Settings, claim: &Claim) -> Result<Plan, Error> {
+async fn make_plan(
+    reader: &dyn Reader,
+    machine: &Machine,
+    settings: &Settings,
+    claim: &Claim,
+) -> Result<Plan, Error> {
     if claim.progress.is_some() || !claim.chunks.is_empty() {
         return Err(Error::UnknownMigration { name: settings.name.clone(), dir: settings.dir.clone() });
     }
@@ -141,8 +157,9 @@ async fn make_plan(reader: &dyn Reader, settings: &Settings, claim: &Claim) -> R
     };
     let start = reader.prepare(&settings.name, &catalog).await?;
     failpoint::hit(failpoint::PREPARE_AFTER);
-    let plan = Plan { name: settings.name.clone(), catalog, native, start, planned_us: now_us() };
-    store::save(&settings.dir, &plan)?;
+    let plan =
+        Plan { name: settings.name.clone(), catalog, native, start, planned_us: machine.clock.now_us() };
+    store::save(machine.disk.as_ref(), &settings.dir, &plan)?;
     Ok(plan)
 }
 
@@ -163,6 +180,7 @@ fn whole_journal(settings: &Settings, journal: &Journal, claim: &Claim) -> Resul
 struct Feed {
     reader: Arc<dyn Reader>,
     writer: Arc<dyn Writer>,
+    machine: Machine,
     owner: Owner,
     catalog: Arc<Catalog>,
     native: Option<NativeSchema>,
@@ -244,7 +262,7 @@ impl Feed {
         }
         let index =
             |name: &model::TableName| self.catalog.tables.iter().position(|table| table.name == *name);
-        let held: HashMap<usize, u64> =
+        let held: BTreeMap<usize, u64> =
             claim.holds.iter().filter_map(|hold| Some((index(&hold.table)?, hold.from_seq))).collect();
         for hold in &claim.holds {
             if let Some(table) = index(&hold.table) {
@@ -333,6 +351,7 @@ impl Feed {
         let mut backoff = Backoff::new();
         loop {
             let result = tokio::select! {
+                biased;
                 _ = stop.wait_for(|stop| *stop) => return Ok(None),
                 result = operation() => result,
             };
@@ -351,14 +370,13 @@ impl Feed {
         }
     }
 
-    /// Capture runs on a thread of its own: one thread that reads, encodes and fsyncs costs half the processor time
-    /// of the same work spread over a pool, and its fsync blocks nobody else.
     fn start_capture(
         &self,
         append: Append,
         start: Position,
     ) -> Result<tokio::sync::oneshot::Receiver<Result<(), Error>>, Error> {
         let capturing = Capturing {
+            clock: Arc::clone(&self.machine.clock),
             reader: Arc::clone(&self.reader),
             stream: self.settings.name.clone(),
             catalog: Arc::clone(&self.catalog),
@@ -369,16 +387,20 @@ impl Feed {
             stop: self.stop.clone(),
         };
         let (ended, result) = tokio::sync::oneshot::channel();
+        let capture = async move {
+            if ended.send(capturing.run(append).await).is_err() {
+                tracing::debug!("capture ended after the feed");
+            }
+        };
+        if self.machine.capture == CaptureRuns::AsATask {
+            tokio::spawn(capture);
+            return Ok(result);
+        }
         let failed = |source: std::io::Error| Error::Task { what: "captures", reason: source.to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         std::thread::Builder::new()
             .name("capture".into())
-            .spawn(move || {
-                let outcome = runtime.block_on(capturing.run(append));
-                if ended.send(outcome).is_err() {
-                    tracing::debug!("capture ended after the feed");
-                }
-            })
+            .spawn(move || runtime.block_on(capture))
             .map_err(failed)?;
         Ok(result)
     }

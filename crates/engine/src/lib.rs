@@ -13,6 +13,7 @@ mod error;
 mod feed;
 pub mod fold;
 mod journal;
+pub mod machine;
 pub mod merge;
 mod meter;
 pub mod plan;

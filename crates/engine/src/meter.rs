@@ -1,16 +1,19 @@
 //! Counts what is done and turns it into a [`Status`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use connector::{Hold, Progress, Quarantined};
 use model::{Catalog, Loaded, Position};
+use tokio::time::Instant;
 
+use crate::machine::Clock;
 use crate::status::{Condition, Lag, Phase, Status, TablePhase, TableStatus, Throttle, Throughput};
 
 /// Shared by the tasks of a feed; every method is short and holds no lock across an await.
 pub(crate) struct Meter {
+    clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
 }
 
@@ -39,8 +42,9 @@ struct Sample {
 const WINDOW: Duration = Duration::from_secs(10);
 
 impl Meter {
-    pub(crate) fn new(name: &str) -> Meter {
+    pub(crate) fn new(name: &str, clock: Arc<dyn Clock>) -> Meter {
         Meter {
+            clock,
             inner: Mutex::new(Inner {
                 status: Status::new(name),
                 retrying: BTreeMap::new(),
@@ -215,7 +219,7 @@ impl Meter {
         let behind = captured_seq.saturating_sub(inner.applied_seq);
         let seconds = match behind {
             0 => 0.0,
-            _ => (now_us() - inner.applied_committed_us).max(0) as f64 / 1e6,
+            _ => (self.clock.now_us() - inner.applied_committed_us).max(0) as f64 / 1e6,
         };
         let status = &mut inner.status;
         status.captured_position = captured.or(status.captured_position.take());
@@ -282,11 +286,4 @@ fn conditions(status: &Status) -> Vec<Condition> {
         message: status.retrying.clone().unwrap_or_default(),
     });
     conditions
-}
-
-/// Microseconds since 1970, for showing ages; nothing is decided by it.
-pub(crate) fn now_us() -> i64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

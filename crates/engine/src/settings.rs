@@ -24,6 +24,8 @@ pub struct Settings {
     /// After this many seconds a wave hands out no more key ranges and a new one begins.
     pub wave_seconds_max: u64,
     pub apply: ApplyMode,
+    /// Size of one file of the journal: the unit in which its space is freed.
+    pub segment_bytes: u64,
     /// Budget of one folded slice in memory.
     pub slice_bytes: usize,
 }
@@ -41,6 +43,7 @@ impl Settings {
             one_cut_bytes_max: 16 << 30,
             wave_seconds_max: 300,
             apply: ApplyMode::Auto,
+            segment_bytes: 64 << 20,
             // Three slices live at a time (assembled, waiting, being written), and one of them a second time as the
             // statement's parameters; all of it stays well below 256 MB.
             slice_bytes: 8 << 20,

@@ -1,7 +1,5 @@
 //! What a feed keeps in the migration's folder beside the journal: the plan, made once.
 
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use connector::NativeSchema;
@@ -9,6 +7,7 @@ use model::{Catalog, Position};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::machine::Disk;
 
 /// The plan, as introspected when the migration began.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,9 +31,9 @@ pub(crate) fn journal_dir(dir: &Path) -> PathBuf {
 }
 
 /// `None` when no migration was begun in this folder.
-pub(crate) fn load(dir: &Path) -> Result<Option<Plan>, Error> {
+pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Plan>, Error> {
     let path = path(dir);
-    match fs::read(&path) {
+    match disk.read(&path) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map(Some).map_err(|source| Error::FolderContent { path, source })
         }
@@ -44,19 +43,14 @@ pub(crate) fn load(dir: &Path) -> Result<Option<Plan>, Error> {
 }
 
 /// Durable when it returns: a plan that was forgotten after the first chunk would strand the target's records.
-pub(crate) fn save(dir: &Path, plan: &Plan) -> Result<(), Error> {
+pub(crate) fn save(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<(), Error> {
     let path = path(dir);
-    let failed = |operation, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Folder { operation, path, source }
-    };
-    fs::create_dir_all(dir).map_err(failed("create", dir))?;
     let bytes = serde_json::to_vec_pretty(plan)
         .map_err(|source| Error::FolderContent { path: path.clone(), source })?;
-    let draft = dir.join("plan.json.new");
-    let mut file = fs::File::create(&draft).map_err(failed("create", &draft))?;
-    file.write_all(&bytes).map_err(failed("write", &draft))?;
-    file.sync_all().map_err(failed("sync", &draft))?;
-    fs::rename(&draft, &path).map_err(failed("rename", &draft))?;
-    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+    disk.create_dir(dir).map_err(|source| Error::Folder {
+        operation: "create",
+        path: dir.to_owned(),
+        source,
+    })?;
+    disk.replace(&path, &bytes).map_err(|source| Error::Folder { operation: "write", path, source })
 }

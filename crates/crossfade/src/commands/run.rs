@@ -125,7 +125,14 @@ async fn follow(
     let (status_tx, mut status) = watch::channel(Status::new(&name));
     let (stop, stop_rx) = watch::channel(false);
     let mut signals = Signals::listen()?;
-    let mut feed = tokio::spawn(engine::run(reader, writer, settings, status_tx, stop_rx));
+    let mut feed = tokio::spawn(engine::run(
+        reader,
+        writer,
+        engine::machine::Machine::real(),
+        settings,
+        status_tx,
+        stop_rx,
+    ));
     let mut display = Display::new(json);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use connector::{Progress, RowChange, Step};
-use model::{Change, RelationId, Transaction};
+use model::{Change, Position, RelationId, Transaction, mutant};
 
 use super::{Applying, Commit, Interrupt, Slice};
 use crate::fold::Fold;
@@ -103,7 +103,10 @@ impl Assembly {
         }
         let wanted = |relation: &RelationId| match self.only {
             Some(only) => *relation as usize == only,
-            None => !applying.held.contains_key(&(*relation as usize)),
+            None => match applying.held.get(&(*relation as usize)) {
+                Some(from_seq) => mutant::on(mutant::APPLY_SKIPS_REFUSED) && self.last_seq != *from_seq,
+                None => true,
+            },
         };
         match change {
             Change::Truncate { mut relations, restart_identity } => {
@@ -150,7 +153,14 @@ impl Assembly {
         steps.extend(self.fold.take());
         self.weight = 0;
         self.taken_in = 0;
-        let boundary = if self.open.is_none() { self.boundary.take() } else { None };
+        let boundary = match self.open {
+            None => self.boundary.take(),
+            Some(open) if mutant::on(mutant::APPLY_POSITION_INSIDE) => {
+                let position = Position { order: open.order, text: String::new() };
+                Some((Progress { seq: open.seq, position }, open.committed_us))
+            }
+            Some(_) => None,
+        };
         if boundary.is_some() {
             self.transactions = 0;
         }

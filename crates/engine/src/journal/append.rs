@@ -1,17 +1,16 @@
 //! The writing end: encodes transactions into frames, writes them in large pieces, and makes them durable.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use model::{Change, Position, Relation, RelationId, Transaction};
+use model::{Change, Position, Relation, RelationId, Transaction, mutant};
 
 use super::codec::{self, Head};
 use super::frame::{self, BEGIN, COMMIT, HEADER, Header, Kind};
 use super::segment::{self, Id};
 use super::{Error, INDEX_BYTES, Segment, Shared};
+use crate::machine::File;
 
 /// A frame of changes is closed beyond this size: large enough that its header costs nothing, small enough
 /// that a kept cell does not hold much else in memory.
@@ -31,7 +30,7 @@ pub(crate) struct Append {
     shared: Arc<Shared>,
     id: Id,
     path: PathBuf,
-    file: File,
+    file: Box<dyn File>,
     segment_bytes: u64,
     /// The segment's first transaction.
     first_seq: u64,
@@ -87,7 +86,7 @@ impl Append {
     pub(super) fn new(
         shared: Arc<Shared>,
         id: Id,
-        file: File,
+        file: Box<dyn File>,
         written: u64,
         segment_bytes: u64,
         relations: BTreeMap<RelationId, Relation>,
@@ -227,17 +226,19 @@ impl Append {
         if self.written == self.synced && self.committed.is_none() {
             return Ok(());
         }
-        if let Err(source) = self.file.sync_data() {
+        if !mutant::on(mutant::CAPTURE_ACKNOWLEDGES_EARLY)
+            && let Err(source) = self.file.sync()
+        {
             self.retract();
             return Err(Error::io("sync the journal segment", &self.path)(source));
         }
         self.synced = self.written;
-        segment::check_owner(&self.shared.dir, self.id.epoch)?;
+        segment::check_owner(self.shared.disk.as_ref(), &self.shared.dir, self.id.epoch)?;
         if let Some(committed) = self.committed.take() {
             self.publish(committed);
         }
         self.file
-            .write_all(&frame::seal(self.id, self.written))
+            .write_all_at(&frame::seal(self.id, self.written), self.written)
             .map_err(Error::io("write the journal segment", &self.path))?;
         // Nothing waits for the seal itself to be durable.
         let behind = self.written + HEADER as u64;
@@ -279,8 +280,9 @@ impl Append {
             last: self.shared.chain().last.as_ref().map(|(_, position)| position.clone()),
             relations: self.relations.values().cloned().collect(),
         };
-        let mut file = segment::create(&dir, id)?;
-        let len = segment::write_head(&dir, id, &mut file, &head)?;
+        let disk = self.shared.disk.as_ref();
+        let mut file = segment::create(disk, &dir, id)?;
+        let len = segment::write_head(disk, &dir, id, file.as_mut(), &head)?;
         self.shared.chain().segments.push_back(Segment {
             id,
             first_seq: head.first_seq,
@@ -298,7 +300,7 @@ impl Append {
         if closed == 0 {
             return Ok(());
         }
-        if let Err(source) = self.file.write_all(&self.buffer[..closed]) {
+        if let Err(source) = self.file.write_all_at(&self.buffer[..closed], self.written) {
             self.retract();
             return Err(Error::io("write the journal segment", &self.path)(source));
         }
@@ -315,9 +317,10 @@ impl Append {
     /// After a failed write or fsync: removes what may or may not be on the disk, so that the next owner does not
     /// find it in the page cache and believe it. Not when there is a next owner already: it has read it.
     fn retract(&mut self) {
-        let retracted = segment::check_owner(&self.shared.dir, self.id.epoch).and_then(|()| {
-            self.file.set_len(self.synced).map_err(Error::io("shorten the journal segment", &self.path))
-        });
+        let retracted = segment::check_owner(self.shared.disk.as_ref(), &self.shared.dir, self.id.epoch)
+            .and_then(|()| {
+                self.file.set_len(self.synced).map_err(Error::io("shorten the journal segment", &self.path))
+            });
         if let Err(error) = retracted {
             tracing::warn!(%error, "the end of the journal that could not be made durable is still there");
         }
@@ -328,8 +331,7 @@ impl Append {
         self.check()?;
         self.file
             .set_len(len)
-            .and_then(|()| self.file.seek(SeekFrom::Start(len)))
-            .and_then(|_| self.file.sync_all())
+            .and_then(|()| self.file.sync())
             .map_err(Error::io("shorten the journal segment", &self.path))?;
         (self.written, self.synced) = (len, len);
         Ok(())
@@ -406,7 +408,7 @@ mod tests {
         let (journal, mut append) = Journal::open(&folder.path, 1).unwrap();
         append_one(&mut append, 1);
         append.sync().unwrap();
-        append.file = File::options().write(true).open("/dev/full").unwrap();
+        append.file = Box::new(std::fs::File::options().write(true).open("/dev/full").unwrap());
         append_one(&mut append, 2);
         let error = append.sync().unwrap_err();
         assert!(error.hint().is_some_and(|hint| hint.contains("free space")), "{error}");

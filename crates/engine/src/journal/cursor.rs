@@ -50,7 +50,7 @@ impl Cursor {
             return Err(Error::Trimmed { dir: shared.dir.clone(), from_seq, first_seq });
         };
         // Under the lock, so that it cannot be trimmed away in between.
-        let mut frames = Frames::open(&shared.dir, segment.id, Some(segment.len))?;
+        let mut frames = Frames::open(shared.disk.as_ref(), &shared.dir, segment.id, Some(segment.len))?;
         drop(chain);
         let head = frames.head().map_err(|stop| frames.error(stop))?;
         Ok(Cursor {
@@ -142,7 +142,7 @@ impl Cursor {
         }
         if let Some(next) = self.next.filter(|next| next.first_seq == next_seq) {
             // Under the lock, so that it cannot be trimmed away in between.
-            self.frames = Frames::open(&shared.dir, next.id, Some(next.len))?;
+            self.frames = Frames::open(shared.disk.as_ref(), &shared.dir, next.id, Some(next.len))?;
             self.look(&chain);
             drop(chain);
             // Its relations are those that have been delivered or are known.

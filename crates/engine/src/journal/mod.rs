@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use connector::failpoint;
-use model::{Change, Position, Relation, Transaction};
+use model::{Change, Position, Relation, Transaction, mutant};
 use tokio::sync::watch;
 
 mod append;
@@ -35,11 +35,9 @@ pub(crate) use append::Append;
 pub(crate) use cursor::Cursor;
 pub use error::Error;
 
+use crate::machine::Disk;
 use codec::Head;
 use segment::Id;
-
-/// A segment is closed at the first transaction that begins beyond this size: the unit in which space is freed.
-const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// Distance between two points of the index that turns a transaction's number into an offset, for the lag.
 const INDEX_BYTES: u64 = 1 << 20;
@@ -63,6 +61,7 @@ pub(crate) struct Journal {
 /// What the handles, the cursors and the one [`Append`] have in common.
 #[derive(Debug)]
 struct Shared {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     chain: Mutex<Chain>,
     /// Follows [`Chain::last`]; changed after it.
@@ -90,14 +89,16 @@ struct Segment {
 
 impl Journal {
     /// Opens the journal in this folder, or creates it. Fails with `Fenced` unless `epoch` is newer than that of
-    /// every owner before.
-    pub(crate) fn open(dir: &Path, epoch: u64) -> Result<(Journal, Append), Error> {
-        Journal::open_sized(dir, epoch, SEGMENT_BYTES)
-    }
-
-    fn open_sized(dir: &Path, epoch: u64, segment_bytes: u64) -> Result<(Journal, Append), Error> {
-        std::fs::create_dir_all(dir).map_err(Error::io("create the journal folder", dir))?;
-        if let Some(newest) = segment::list(dir)?.last()
+    /// every owner before. A segment is closed at the first transaction that begins beyond `segment_bytes`: the unit
+    /// in which space is freed.
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        epoch: u64,
+        segment_bytes: u64,
+    ) -> Result<(Journal, Append), Error> {
+        disk.create_dir(dir).map_err(Error::io("create the journal folder", dir))?;
+        if let Some(newest) = segment::list(disk.as_ref(), dir)?.last()
             && newest.epoch >= epoch
         {
             return Err(Error::Fenced { dir: dir.to_owned(), epoch, found: newest.epoch });
@@ -106,14 +107,14 @@ impl Journal {
         // In this order: an earlier owner that syncs after this line learns that it is over, so whatever it
         // takes for durable has been written before, and is read below.
         let id = Id { epoch, number: 0 };
-        let mut file = segment::create(dir, id)?;
-        segment::check_owner(dir, epoch)?;
+        let mut file = segment::create(disk.as_ref(), dir, id)?;
+        segment::check_owner(disk.as_ref(), dir, epoch)?;
 
-        let mut older = older_segments(dir, epoch)?;
+        let mut older = older_segments(disk.as_ref(), dir, epoch)?;
         let (last, relations) = match older.back_mut() {
             None => (None, Default::default()),
             Some(newest) => {
-                let recovered = segment::recover(dir, newest.id)?;
+                let recovered = segment::recover(disk.as_ref(), dir, newest.id)?;
                 newest.len = recovered.len;
                 newest.index = recovered.index;
                 (recovered.last, recovered.relations)
@@ -125,19 +126,19 @@ impl Journal {
             last: last.as_ref().map(|(_, position)| position.clone()),
             relations: relations.values().cloned().collect(),
         };
-        let len = segment::write_head(dir, id, &mut file, &head)?;
+        let len = segment::write_head(disk.as_ref(), dir, id, file.as_mut(), &head)?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            segment::sync_dir(parent)?;
+            segment::sync_dir(disk.as_ref(), parent)?;
         }
 
         let mut segments = older;
         segments.retain(|segment| segment.first_seq < first_seq);
         segments.push_back(Segment { id, first_seq, len, index: Vec::new() });
-        remove_dead(dir, &segments)?;
+        remove_dead(disk.as_ref(), dir, &segments)?;
 
         let (durable, _) = watch::channel(first_seq - 1);
         let chain = Mutex::new(Chain { segments, last });
-        let shared = Arc::new(Shared { dir: dir.to_owned(), chain, durable });
+        let shared = Arc::new(Shared { disk, dir: dir.to_owned(), chain, durable });
         let append = Append::new(shared.clone(), id, file, len, segment_bytes, relations);
         Ok((Journal { shared }, append))
     }
@@ -175,15 +176,16 @@ impl Journal {
         let mut trimmed = false;
         // Oldest first: a crash leaves a journal that begins later and has no hole.
         while let (Some(oldest), Some(next)) = (chain.segments.front(), chain.segments.get(1))
-            && next.first_seq <= upto_seq.saturating_add(1)
+            && next.first_seq
+                <= upto_seq.saturating_add(1) + u64::from(mutant::on(mutant::JOURNAL_TRIMS_ONE_MORE))
         {
-            remove(&oldest.id.path(&self.shared.dir))?;
+            remove(self.shared.disk.as_ref(), &oldest.id.path(&self.shared.dir))?;
             chain.segments.pop_front();
             trimmed = true;
         }
         drop(chain);
         if trimmed {
-            segment::sync_dir(&self.shared.dir)?;
+            segment::sync_dir(self.shared.disk.as_ref(), &self.shared.dir)?;
             failpoint::hit(failpoint::JOURNAL_AFTER_TRIM);
         }
         Ok(())
@@ -234,11 +236,11 @@ impl Segment {
 
 /// The segments of earlier owners that are part of the journal: of two that cover the same transactions, the newer
 /// owner's counts.
-fn older_segments(dir: &Path, epoch: u64) -> Result<VecDeque<Segment>, Error> {
+fn older_segments(disk: &dyn Disk, dir: &Path, epoch: u64) -> Result<VecDeque<Segment>, Error> {
     let mut segments = VecDeque::new();
     let mut end = u64::MAX;
-    for id in segment::list(dir)?.into_iter().rev().filter(|id| id.epoch < epoch) {
-        match segment::read_head(dir, id)? {
+    for id in segment::list(disk, dir)?.into_iter().rev().filter(|id| id.epoch < epoch) {
+        match segment::read_head(disk, dir, id)? {
             Some((head, len)) if head.first_seq < end => {
                 end = head.first_seq;
                 segments.push_front(Segment { id, first_seq: head.first_seq, len, index: Vec::new() });
@@ -250,14 +252,14 @@ fn older_segments(dir: &Path, epoch: u64) -> Result<VecDeque<Segment>, Error> {
 }
 
 /// Removes segments of earlier owners that hold nothing of the journal.
-fn remove_dead(dir: &Path, live: &VecDeque<Segment>) -> Result<(), Error> {
+fn remove_dead(disk: &dyn Disk, dir: &Path, live: &VecDeque<Segment>) -> Result<(), Error> {
     let newest = live.back().map(|segment| segment.id);
     let dead = |id: &Id| Some(*id) < newest && live.iter().all(|segment| segment.id != *id);
-    segment::list(dir)?.into_iter().filter(dead).try_for_each(|id| remove(&id.path(dir)))
+    segment::list(disk, dir)?.into_iter().filter(dead).try_for_each(|id| remove(disk, &id.path(dir)))
 }
 
-fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    match disk.remove(path) {
         // A new owner may have done so already.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(Error::io("remove the journal segment", path)),

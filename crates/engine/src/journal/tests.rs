@@ -1,6 +1,7 @@
 //! The journal as capture and apply use it, on real files, with the damage that crashes and disks do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
@@ -8,10 +9,21 @@ use model::{Change, Position, Relation, RelationColumn, TableName, Transaction, 
 
 use super::segment::{self, Id};
 use super::{Append, Cursor, Entry, Error, Journal};
+use crate::machine::RealDisk;
 
 /// A folder that goes away with the test.
 pub(super) struct Folder {
     pub(super) path: PathBuf,
+}
+
+impl Journal {
+    pub(crate) fn open(dir: &Path, epoch: u64) -> Result<(Journal, Append), Error> {
+        Journal::open_sized(dir, epoch, 64 << 20)
+    }
+
+    pub(crate) fn open_sized(dir: &Path, epoch: u64, segment_bytes: u64) -> Result<(Journal, Append), Error> {
+        Journal::open_on(Arc::new(RealDisk), dir, epoch, segment_bytes)
+    }
 }
 
 impl Folder {
@@ -196,7 +208,7 @@ fn opening_again_continues_without_a_gap() {
         drop(Journal::open(&folder.path, 2 * epoch + 1).unwrap());
     }
     let (journal, _append) = Journal::open(&folder.path, 100).unwrap();
-    assert_eq!(segment::list(&folder.path).unwrap().len(), 6);
+    assert_eq!(segment::list(&RealDisk, &folder.path).unwrap().len(), 6);
     for from in 1..=6 {
         assert_eq!(read(&journal, from).unwrap(), all(from..=5));
     }
@@ -490,7 +502,7 @@ fn trimming_frees_whole_segments_and_keeps_the_end() {
         append_one(&mut append, seq);
         append.sync().unwrap();
     }
-    assert_eq!(segment::list(&folder.path).unwrap().len(), 5);
+    assert_eq!(segment::list(&RealDisk, &folder.path).unwrap().len(), 5);
     let mut behind = journal.cursor(1).unwrap();
     let all_bytes = journal.bytes_after(0);
     journal.trim(2).unwrap();
@@ -503,7 +515,7 @@ fn trimming_frees_whole_segments_and_keeps_the_end() {
     assert!(journal.bytes_after(0) < all_bytes);
 
     journal.trim(u64::MAX).unwrap();
-    assert_eq!((journal.first_seq(), segment::list(&folder.path).unwrap().len()), (5, 1));
+    assert_eq!((journal.first_seq(), segment::list(&RealDisk, &folder.path).unwrap().len()), (5, 1));
     drop(append);
     for epoch in 2..=3 {
         let (journal, _append) = Journal::open(&folder.path, epoch).unwrap();
