@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{
-    Applier, ApplyError, Error, ErrorKind, Net, Owner, Progress, Quarantined, Refusal, Result, Retry,
+    Applier, ApplyError, Error, ErrorKind, Net, Owner, Progress, Quarantined, Record, Refusal, Result, Retry,
     RowChange, RowUpdate, Step, failpoint,
 };
 use model::{Catalog, Cut, Key, Row, TableName, Value};
@@ -21,7 +21,7 @@ pub(crate) struct PostgresApplier {
     /// By catalog index.
     targets: Vec<Target>,
     names: Vec<TableName>,
-    progress: Option<Progress>,
+    record: Record,
     open: bool,
 }
 
@@ -39,9 +39,9 @@ const BULK_INSERT: usize = 16;
 impl PostgresApplier {
     pub(crate) async fn open(mut client: Client, owner: Owner, catalog: &Catalog) -> Result<PostgresApplier> {
         client.doing("apply changes");
-        let progress = records::standing(&mut client, &owner).await?;
+        let record = records::record(&mut client, &owner).await?;
         let (names, targets) = create::targets(&mut client, catalog).await?;
-        Ok(PostgresApplier { client, owner, catalog: catalog.clone(), targets, names, progress, open: false })
+        Ok(PostgresApplier { client, owner, catalog: catalog.clone(), targets, names, record, open: false })
     }
 
     async fn begin(&mut self) -> Result<()> {
@@ -371,8 +371,8 @@ impl PostgresApplier {
 
 #[async_trait]
 impl Applier for PostgresApplier {
-    fn progress(&self) -> Option<&Progress> {
-        self.progress.as_ref()
+    fn record(&self) -> &Record {
+        &self.record
     }
 
     async fn write(&mut self, steps: &[Step]) -> ApplyResult<()> {
@@ -396,7 +396,7 @@ impl Applier for PostgresApplier {
 
     async fn commit(&mut self, progress: &Progress) -> Result<()> {
         self.begin().await?;
-        let standing = self.progress.as_ref().map_or(0, |progress| progress.seq);
+        let standing = self.record.progress.as_ref().map_or(0, |progress| progress.seq);
         self.client.doing("record the progress").queue(
             "UPDATE crossfade.progress SET seq = $1, position = $2, position_order = $3, updated_at = pg_catalog.now() \
              WHERE stream = $4 AND epoch = $5 AND seq = $6",
@@ -423,7 +423,7 @@ impl Applier for PostgresApplier {
         crate::writer::commit(&mut self.client).await?;
         failpoint::hit(failpoint::APPLY_COMMIT_UNANSWERED);
         self.open = false;
-        self.progress = Some(progress.clone());
+        self.record.progress = Some(progress.clone());
         failpoint::hit(failpoint::APPLY_AFTER_COMMIT);
         Ok(())
     }

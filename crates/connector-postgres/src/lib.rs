@@ -12,8 +12,12 @@ mod copy;
 mod create;
 mod dump;
 mod encode;
+#[cfg(test)]
+mod encode_test;
 mod error;
 mod fit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod login;
 mod lsn;
 mod net;

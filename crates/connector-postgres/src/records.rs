@@ -1,6 +1,6 @@
 //! What the target keeps of a migration: the schema `crossfade`, written only together with the data it is about.
 
-use connector::{Claim, Error, ErrorKind, Hold, Owner, Progress, Result, Retry, RowCut};
+use connector::{Claim, Error, ErrorKind, Hold, Owner, Progress, Record, Result, Retry, RowCut};
 use model::{Loaded, Position, TableName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -156,8 +156,8 @@ pub(crate) async fn fence(client: &mut Client, owner: &Owner) -> Result<()> {
     if rows.is_empty() { Err(fenced(owner)) } else { Ok(()) }
 }
 
-/// The progress on record, read under a lock that waits for any earlier commit in flight.
-pub(crate) async fn standing(client: &mut Client, owner: &Owner) -> Result<Option<Progress>> {
+/// What is on record, read after a lock that waits for any earlier commit in flight.
+pub(crate) async fn record(client: &mut Client, owner: &Owner) -> Result<Record> {
     let rows = client
         .query(
             "SELECT epoch, seq, position, position_order FROM crossfade.progress WHERE stream = $1 FOR UPDATE",
@@ -171,7 +171,11 @@ pub(crate) async fn standing(client: &mut Client, owner: &Owner) -> Result<Optio
     if row.parse::<u64>(0)? != owner.epoch {
         return Err(fenced(owner));
     }
-    progress(&row, 1)
+    Ok(Record {
+        progress: progress(&row, 1)?,
+        row_cuts: row_cuts(client, &owner.stream).await?,
+        holds: holds(client, &owner.stream).await?,
+    })
 }
 
 pub(crate) fn fenced(owner: &Owner) -> Error {

@@ -59,6 +59,10 @@ impl Settings {
         if !matches!(parsed.scheme(), "postgres" | "postgresql") {
             return Err(refused(format_args!("scheme {} is not postgres", parsed.scheme())));
         }
+        if ends_early(&parsed) {
+            return Err(refused("there is an @ or a # behind the host")
+                .hint("in a password or a name write %2F for a slash, %3F for ?, %23 for # and %40 for @"));
+        }
         let user = match decode(parsed.username(), "user")? {
             user if user.is_empty() => {
                 environment("PGUSER").or_else(|| environment("USER")).unwrap_or_default()
@@ -225,6 +229,15 @@ fn with_host(url: &str) -> Cow<'_, str> {
     format!("{before}localhost{after}").into()
 }
 
+/// Whether a password seems to have ended the host: one with `/`, `?` or `#` in it. What is behind it would be taken for
+/// a database, a parameter or nothing, and be shown as such.
+fn ends_early(url: &url::Url) -> bool {
+    let mut names = url.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next());
+    url.fragment().is_some()
+        || url.path().contains('@')
+        || names.any(|name| name.is_some_and(|name| name.contains('@')))
+}
+
 /// The host part of a URL: a name, an address, `[v6]`, or a percent-encoded folder.
 fn host(text: &str) -> Result<Host> {
     let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
@@ -247,10 +260,14 @@ fn decode(text: &str, part: &str) -> Result<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(decoded) => {
-                bytes.push(decoded);
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        let decoded = match tail {
+            [high, low, ..] if byte == b'%' => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        match decoded {
+            Some((high, low)) => {
+                bytes.push((high << 4 | low) as u8);
                 rest = &tail[2..];
             }
             None => {
@@ -328,6 +345,8 @@ mod tests {
         assert_eq!((settings.host, settings.port), (Host::Tcp("db.example".to_owned()), 6432));
         assert_eq!((settings.dbname.as_str(), settings.sslmode), ("shop", SslMode::Require));
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(3)));
+        // A percent sign that begins no code is itself, whatever a number may begin with.
+        assert_eq!(parse("postgres://u:5%+5%@h").password(), Some("5%+5%"));
     }
 
     #[test]
@@ -349,7 +368,14 @@ mod tests {
     fn the_password_is_never_shown() {
         let settings = parse("postgres://u:topsecret@h/d?password=topsecret");
         assert!(!format!("{settings} {settings:?} {settings:#?}").contains("topsecret"));
-        for bad in ["postgres://u:topsecret@h:99999/d", "mysql://u:topsecret@h/d", "topsecret"] {
+        for bad in [
+            "postgres://u:topsecret@h:99999/d",
+            "mysql://u:topsecret@h/d",
+            "topsecret",
+            "postgres://u:1?topsecret@h/d",
+            "postgres://u:1/topsecret@h/d",
+            "postgres://u:1#topsecret@h/d",
+        ] {
             let error = Settings::parse(bad).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("topsecret"), "{error:?}");
         }

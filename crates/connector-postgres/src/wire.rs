@@ -446,20 +446,22 @@ impl Client {
 pub(crate) fn text_row(body: &Bytes) -> Option<TextRow> {
     let mut at = 2;
     let cells = u16::from_be_bytes([*body.first()?, *body.get(1)?]);
-    let mut row = Vec::with_capacity(cells.into());
+    // Each cell is four bytes at least: a count that the message cannot hold must not reserve memory.
+    let mut row = Vec::with_capacity(usize::from(cells).min(body.len() / 4));
     for _ in 0..cells {
         let length = i32::from_be_bytes(body.get(at..at + 4)?.try_into().ok()?);
         at += 4;
-        match usize::try_from(length) {
-            Err(_) => row.push(None),
-            Ok(length) => {
-                body.get(at..at + length)?;
-                row.push(Some(body.slice(at..at + length)));
-                at += length;
-            }
+        if length == -1 {
+            row.push(None);
+            continue;
         }
+        let end = at + usize::try_from(length).ok()?;
+        body.get(at..end)?;
+        row.push(Some(body.slice(at..end)));
+        at = end;
     }
-    Some(row)
+    // What is left over was no row.
+    (at == body.len()).then_some(row)
 }
 
 fn strings(operation: &'static str, row: TextRow) -> Result<Vec<Option<String>>> {
@@ -500,6 +502,10 @@ mod tests {
         assert_eq!(text_row(&good), Some(vec![None, Some(Bytes::from_static(b"ok"))]));
         for cut in 0..good.len() {
             assert_eq!(text_row(&good.slice(..cut)), None, "{cut}");
+        }
+        // A length below zero that is not -1, and bytes behind the last cell: both were once taken for good.
+        for bad in [&[0, 1, 255, 255, 255, 254][..], &[0, 1, 255, 255, 255, 255, 0]] {
+            assert_eq!(text_row(&Bytes::copy_from_slice(bad)), None, "{bad:?}");
         }
     }
 }

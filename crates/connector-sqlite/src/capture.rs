@@ -320,3 +320,6 @@ impl Shape {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -2,7 +2,7 @@
 //!
 //! Every function works inside the caller's transaction, which is the one that writes the data.
 
-use connector::{Claim, Error, ErrorKind, Hold, Owner, Progress, Quarantined, Result, Retry, RowCut};
+use connector::{Claim, Error, ErrorKind, Hold, Owner, Progress, Quarantined, Record, Result, Retry, RowCut};
 use model::{Cut, Key, Loaded, Position, TableName};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
@@ -101,6 +101,14 @@ pub(crate) fn progress(connection: &Connection, stream: &str) -> Result<Option<P
         )
         .optional()
         .during("read the progress")
+}
+
+pub(crate) fn record(connection: &Connection, stream: &str) -> Result<Record> {
+    Ok(Record {
+        progress: progress(connection, stream)?,
+        row_cuts: row_cuts(connection, stream)?,
+        holds: holds(connection, stream)?,
+    })
 }
 
 /// Moves the progress from where this applier left it.

@@ -169,17 +169,17 @@ impl Writer for SqliteWriter {
     async fn applier(&self, owner: &Owner, catalog: &Catalog) -> Result<Box<dyn Applier>> {
         let turn = self.turn.clone().lock_owned().await;
         let (path, owner_of) = (self.path.clone(), owner.clone());
-        let (connection, progress) = blocking(move || {
+        let (connection, record) = blocking(move || {
             let mut connection = open_target(&path)?;
             // Under the write lock, so after any commit of an earlier session that was still in flight.
             let transaction = connection
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .during("open the applier")?;
             records::fence(&transaction, &owner_of)?;
-            let progress = records::progress(&transaction, &owner_of.stream)?;
+            let record = records::record(&transaction, &owner_of.stream)?;
             transaction.commit().during("open the applier")?;
             drop(turn);
-            Ok((connection, progress))
+            Ok((connection, record))
         })
         .await?;
         Ok(Box::new(SqliteApplier {
@@ -187,7 +187,7 @@ impl Writer for SqliteWriter {
             statements: Arc::new(Statements::new(catalog)),
             tables: catalog.tables.iter().map(|table| table.name.clone()).collect(),
             owner: owner.clone(),
-            progress,
+            record,
             turn: self.turn.clone(),
             open: None,
         }))
@@ -237,7 +237,7 @@ struct SqliteApplier {
     statements: Arc<Statements>,
     tables: Vec<TableName>,
     owner: Owner,
-    progress: Option<Progress>,
+    record: Record,
     turn: Arc<Mutex<()>>,
     /// Our turn, while a transaction is open.
     open: Option<OwnedMutexGuard<()>>,
@@ -301,8 +301,8 @@ impl SqliteApplier {
 
 #[async_trait]
 impl Applier for SqliteApplier {
-    fn progress(&self) -> Option<&Progress> {
-        self.progress.as_ref()
+    fn record(&self) -> &Record {
+        &self.record
     }
 
     async fn write(&mut self, steps: &[Step]) -> std::result::Result<(), ApplyError> {
@@ -313,7 +313,7 @@ impl Applier for SqliteApplier {
 
     async fn commit(&mut self, progress: &Progress) -> Result<()> {
         self.begin().await?;
-        let (owner, from, to) = (self.owner.clone(), self.progress.clone(), progress.clone());
+        let (owner, from, to) = (self.owner.clone(), self.record.progress.clone(), progress.clone());
         let committed = self
             .session
             .run(move |connection| {
@@ -327,7 +327,7 @@ impl Applier for SqliteApplier {
         match committed {
             Ok(()) => {
                 self.open = None;
-                self.progress = Some(progress.clone());
+                self.record.progress = Some(progress.clone());
             }
             Err(_) => self.rollback().await?,
         }

@@ -20,6 +20,6 @@ pub use reader::{Block, Capture, ChunkStream, Event, Fetched, Format, Reader, Sl
 pub use schema::{NativeSchema, SchemaItem};
 pub use selection::Selection;
 pub use writer::{
-    Applier, ApplyError, Claim, Hold, Net, Owner, Progress, Quarantined, Refusal, RowChange, RowCut,
+    Applier, ApplyError, Claim, Hold, Net, Owner, Progress, Quarantined, Record, Refusal, RowChange, RowCut,
     RowUpdate, Step, Writer,
 };

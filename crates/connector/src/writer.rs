@@ -104,6 +104,14 @@ pub struct Claim {
     pub finished: bool,
 }
 
+/// What an applier finds on record, and what its owner may not believe to know better.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    pub progress: Option<Progress>,
+    pub row_cuts: Vec<RowCut>,
+    pub holds: Vec<Hold>,
+}
+
 /// Up to where the target has the source's transactions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {
@@ -146,8 +154,9 @@ pub struct Quarantined {
 #[async_trait]
 pub trait Applier: Send {
     /// What was on record when this connection was opened, read after any earlier session's commit in flight has
-    /// ended: so it also answers what became of a commit whose answer was lost.
-    fn progress(&self) -> Option<&Progress>;
+    /// ended: so it also answers what became of a commit whose answer was lost. Its progress moves with
+    /// [`Applier::commit`].
+    fn record(&self) -> &Record;
 
     /// Carries out steps in order, in the open transaction or in a new one. Every UPDATE and DELETE must hit
     /// exactly one row and every INSERT insert one; anything else is a refusal.

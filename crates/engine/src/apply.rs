@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector::{Applier, ApplyError, Hold, Owner, Progress, Reader, Refusal, Step, Writer};
-use model::{Catalog, Key, Position, Transaction, mutant};
+use connector::{Applier, ApplyError, Hold, Owner, Progress, Reader, Record, Refusal, Step, Writer};
+use model::{Catalog, Key, Loaded, Position, TableName, Transaction, mutant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::journal::Journal;
 use crate::merge::Cuts;
 use crate::meter::Meter;
+use crate::plan::fingerprint;
 use crate::retry::{Backoff, can_retry};
 use crate::settings::{ApplyMode, Settings};
 use assemble::Assembly;
@@ -45,6 +46,10 @@ pub(crate) struct Applying {
     pub(crate) cuts: Cuts,
     /// Every transaction that any cut contains lies at or before this position.
     pub(crate) settled: Position,
+    /// The last transaction that the target is known to have.
+    pub(crate) known: u64,
+    /// The fingerprint of the chunks that the cuts were made from.
+    pub(crate) chunks: u64,
     /// Tables that are held back, by catalog index, with the first transaction that is missing there.
     pub(crate) held: BTreeMap<usize, u64>,
     /// Held tables that this process has tried, or found, to be refused.
@@ -99,6 +104,8 @@ impl Applying {
         loop {
             let before = self.trimmable.load(Ordering::Relaxed);
             let interrupt = match self.session(&goal).await {
+                // Another session tries the held tables that could not be tried in this one.
+                Ok(Ended::Reached) if self.held.keys().any(|table| !self.tried.contains(table)) => continue,
                 Ok(ended) => return Ok(ended),
                 Err(interrupt) => interrupt,
             };
@@ -137,7 +144,10 @@ impl Applying {
     /// Works over one connection until the goal, a stop, or an interruption.
     async fn session(&mut self, goal: &Goal) -> Result<Ended, Interrupt> {
         let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
-        let mut applied = applier.progress().map_or(0, |progress| progress.seq);
+        let mut applied = applier.record().progress.as_ref().map_or(0, |progress| progress.seq);
+        if !mutant::on(mutant::APPLY_BELIEVES_MEMORY) {
+            self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
+        }
         if mutant::on(mutant::APPLY_GUESSES_OUTCOME) && self.trimmable.load(Ordering::Relaxed) > 0 {
             applied = self.trimmable.load(Ordering::Relaxed);
         }
@@ -152,6 +162,32 @@ impl Applying {
         }
         let lane = Lane::open(applier, applied, Arc::clone(&self.meter));
         self.follow(lane, goal).await
+    }
+
+    /// Takes over what the target has on record: of a hold or a fetched row whose answer was lost this process knows
+    /// nothing yet. A target that was put back lost chunks and changes that it takes for done: then it must begin anew.
+    fn adopt(&mut self, record: &Record, ledger: &[Loaded]) -> Result<(), Error> {
+        let applied = record.progress.as_ref().map_or(0, |progress| progress.seq);
+        if applied < self.known {
+            let what = format!("transaction {} was applied, and its record says {applied}", self.known);
+            return Err(Error::TargetWentBack { what });
+        }
+        if fingerprint(ledger) != self.chunks {
+            return Err(Error::TargetWentBack { what: "its chunks are not those that were copied".into() });
+        }
+        let index = |name: &TableName| self.catalog.tables.iter().position(|table| table.name == *name);
+        self.held =
+            record.holds.iter().filter_map(|hold| Some((index(&hold.table)?, hold.from_seq))).collect();
+        for hold in &record.holds {
+            if let Some(table) = index(&hold.table) {
+                self.meter.quarantined(table, hold.clone(), None);
+            }
+        }
+        let rows = record.row_cuts.iter().filter_map(|row| Some((index(&row.table)?, row)));
+        for (table, row) in rows {
+            self.cuts.fetched(table, row.key.clone(), row.cut.clone());
+        }
+        Ok(())
     }
 
     async fn follow(&mut self, mut lane: Lane, goal: &Goal) -> Result<Ended, Interrupt> {
@@ -239,7 +275,8 @@ impl Applying {
         captured && applied >= *durable.borrow()
     }
 
-    fn note_trimmable(&self, applied: u64) {
+    fn note_trimmable(&mut self, applied: u64) {
+        self.known = applied;
         let first_held =
             self.held.values().min().copied().filter(|_| !mutant::on(mutant::JOURNAL_TRIMS_HELD));
         let upto = first_held.map_or(applied, |first| applied.min(first.saturating_sub(1)));
@@ -270,10 +307,14 @@ impl Applying {
         };
         self.meter.retrying("apply", None);
         let settled = self.reader.position().await?;
+        // Before the write: it may land without an answer, and the next session takes its cut over from the record.
+        self.settled = self.settled.clone().max(settled);
         let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
+        if !mutant::on(mutant::APPLY_FETCHES_BLINDLY) {
+            self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
+        }
         applier.write_fetched(table, key, fetched.row.as_ref(), &fetched.cut).await?;
         self.cuts.fetched(table, key.clone(), fetched.cut);
-        self.settled = self.settled.clone().max(settled);
         Ok(())
     }
 
@@ -281,7 +322,11 @@ impl Applying {
     async fn retry_held(&mut self, applier: &mut dyn Applier, applied: u64) -> Result<(), Interrupt> {
         let held: Vec<(usize, u64)> = self.held.iter().map(|(&table, &seq)| (table, seq)).collect();
         for (table, from_seq) in held {
-            if !self.tried.insert(table) {
+            // Before the first progress there is nothing to record the release with, and nothing to replay.
+            if applier.record().progress.is_none() || self.tried.contains(&table) {
+                if mutant::on(mutant::APPLY_FORGETS_HOLD) {
+                    self.held.remove(&table);
+                }
                 continue;
             }
             match self.replay_held(applier, table, from_seq, applied).await {
@@ -292,6 +337,7 @@ impl Applying {
                 }
                 Err(Interrupt::Refused { refusal, .. }) => {
                     applier.rollback().await?;
+                    self.tried.insert(table);
                     tracing::warn!(
                         table = %self.catalog.tables[table].name,
                         error = %chain(&refusal.error),

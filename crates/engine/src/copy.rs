@@ -4,7 +4,7 @@
 //! begins again) or by key ranges under as many cuts as it takes (survives waves and crashes range by range). The
 //! chunk ledger on the target says what is done; nothing else is believed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::capture::chain;
 use crate::error::Error;
 use crate::meter::Meter;
-use crate::plan::{gaps, is_complete};
+use crate::plan::{by_table, gaps, incomplete};
 use crate::retry::{Backoff, can_retry};
 use crate::status::TablePhase;
 use crate::{Settings, drift};
@@ -41,7 +41,7 @@ impl Copying {
         let mut by_keys = HashSet::new();
         let mut backoff = Backoff::new();
         loop {
-            let incomplete = this.incomplete(&ledger);
+            let incomplete = incomplete(&this.catalog, &ledger);
             for at in (0..this.catalog.tables.len()).filter(|at| !incomplete.contains(at)) {
                 this.meter.table_phase(at, TablePhase::Copied);
             }
@@ -99,16 +99,6 @@ impl Copying {
                 () = backoff.wait() => {}
             }
         }
-    }
-
-    fn incomplete(&self, ledger: &[Loaded]) -> Vec<usize> {
-        let by_table = by_table(ledger);
-        (0..self.catalog.tables.len())
-            .filter(|&at| {
-                let table = &self.catalog.tables[at];
-                !is_complete(table, by_table.get(&table.name).map_or(&[], Vec::as_slice))
-            })
-            .collect()
     }
 
     /// Whether rows of different cuts may meet: the client can order the keys, and no unique index is there on which
@@ -253,14 +243,6 @@ impl Copying {
         let no_format = || Error::NoFormat { table: table.name.clone() };
         self.reader.formats(table).into_iter().find(|format| accepted.contains(format)).ok_or_else(no_format)
     }
-}
-
-fn by_table(ledger: &[Loaded]) -> HashMap<&model::TableName, Vec<&Loaded>> {
-    let mut by_table: HashMap<_, Vec<&Loaded>> = HashMap::new();
-    for loaded in ledger {
-        by_table.entry(&loaded.chunk.table).or_default().push(loaded);
-    }
-    by_table
 }
 
 struct Job {

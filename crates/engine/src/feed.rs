@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector::{Claim, ErrorKind, NativeSchema, Owner, Reader, Writer, failpoint};
-use model::{Catalog, Loaded, Position};
+use model::{Catalog, Loaded, Position, mutant};
 use tokio::sync::watch;
 
 use crate::apply::{Applying, Ended, Goal};
@@ -18,6 +18,7 @@ use crate::journal::{Append, Journal};
 use crate::machine::{CaptureRuns, Machine};
 use crate::merge::Cuts;
 use crate::meter::Meter;
+use crate::plan::{fingerprint, incomplete};
 use crate::retry::{Backoff, can_retry};
 use crate::status::{Phase, Status};
 use crate::store::{self, Plan};
@@ -46,7 +47,7 @@ pub async fn run(
     status: watch::Sender<Status>,
     stop: watch::Receiver<bool>,
 ) -> Result<Outcome, Error> {
-    let Some((claim, plan)) =
+    let Some((mut claim, plan)) =
         begin(reader.as_ref(), writer.as_ref(), &machine, &settings, &status, stop.clone()).await?
     else {
         return Ok(Outcome::Stopped);
@@ -58,6 +59,7 @@ pub async fn run(
         settings.segment_bytes,
     )?;
     whole_journal(&settings, &journal, &claim)?;
+    claim.finished &= passed_all_cuts(&claim, &plan) || mutant::on(mutant::COPY_BELIEVES_FINISHED);
 
     // One switch for all parts: thrown by the caller's stop, or by the end of this feed.
     let (halt, halted) = watch::channel(*stop.borrow());
@@ -177,6 +179,13 @@ fn whole_journal(settings: &Settings, journal: &Journal, claim: &Claim) -> Resul
     Ok(())
 }
 
+/// A target that was restored while its schema was being finished may say so too early: then the cuts are still in force.
+fn passed_all_cuts(claim: &Claim, plan: &Plan) -> bool {
+    let applied = claim.progress.as_ref().map_or(&plan.start, |progress| &progress.position);
+    incomplete(&plan.catalog, &claim.chunks).is_empty()
+        && claim.chunks.iter().all(|loaded| loaded.settled <= *applied)
+}
+
 struct Feed {
     reader: Arc<dyn Reader>,
     writer: Arc<dyn Writer>,
@@ -281,6 +290,8 @@ impl Feed {
             stop: self.stop.clone(),
             cuts,
             settled,
+            known: claim.progress.as_ref().map_or(0, |progress| progress.seq),
+            chunks: fingerprint(ledger),
             held,
             tried: HashSet::new(),
             trimmable: Arc::clone(&self.trimmable),

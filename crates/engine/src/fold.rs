@@ -204,6 +204,9 @@ fn overlay(row: &mut Row, newer: Row) {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::merge::tests::table;

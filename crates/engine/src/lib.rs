@@ -25,6 +25,8 @@ mod store;
 
 pub use error::Error;
 pub use feed::{Outcome, run};
-pub use journal::Error as JournalError;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use journal::fuzzing;
+pub use journal::{Error as JournalError, last_durable};
 pub use settings::{ApplyMode, Settings, Until};
 pub use status::{Condition, Lag, Phase, Status, TablePhase, TableStatus, Throttle, Throughput};

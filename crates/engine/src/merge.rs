@@ -72,10 +72,7 @@ impl Cuts {
         loaded: &[Loaded],
         rows: impl IntoIterator<Item = (TableName, Key, Cut)>,
     ) -> Result<Cuts, Error> {
-        let mut by_table: HashMap<&TableName, Vec<&Loaded>> = HashMap::new();
-        for chunk in loaded {
-            by_table.entry(&chunk.chunk.table).or_default().push(chunk);
-        }
+        let mut by_table = crate::plan::by_table(loaded);
         let tables = catalog
             .tables
             .iter()
@@ -101,6 +98,9 @@ impl Cuts {
 
     /// Puts a fetched row's own cut in place of its chunk's.
     pub fn fetched(&mut self, table: usize, key: Key, cut: Cut) {
+        if self.settled {
+            return;
+        }
         if mutant::on(mutant::MERGE_FORGETS_ROW_CUT) {
             return;
         }
@@ -280,8 +280,7 @@ impl TableCuts {
         let incomplete = || Error::Incomplete { table: table.name.clone() };
         let first = chunks.first().ok_or_else(incomplete)?;
         if !matches!(first.chunk.range, Range::Keys { .. }) {
-            let complete = crate::plan::is_complete(table, chunks);
-            return match complete && chunks.iter().all(|chunk| chunk.cut == first.cut) {
+            return match crate::plan::is_complete(table, chunks) {
                 true => Ok(TableCuts::One(first.cut.clone())),
                 false => Err(incomplete()),
             };
@@ -304,5 +303,7 @@ impl TableCuts {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 pub(crate) mod tests;

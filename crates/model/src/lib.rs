@@ -12,6 +12,8 @@ mod cut;
 mod key;
 pub mod mutant;
 mod position;
+#[cfg(test)]
+mod properties;
 mod transaction;
 mod value;
 pub mod xid;

@@ -76,6 +76,21 @@ mutants! {
         "the cuts are dropped once everything captured so far is applied";
     APPLY_SKIPS_REFUSED = "apply-skips-refused":
         "after a refused change its table goes on";
+    // What the simulation found, undone again.
+    PLAN_MIXES_CUTS = "plan-mixes-cuts":
+        "block ranges of two cuts are taken for one table's";
+    COPY_BELIEVES_FINISHED = "copy-believes-finished":
+        "a schema that was finished too early, on a target put back meanwhile, is believed";
+    JOURNAL_FOLLOWS_NAMES = "journal-follows-names":
+        "a segment that an owner wrote after it was taken over is read again";
+    JOURNAL_ZERO_FORMAT = "journal-zero-format":
+        "a torn head is taken for another program's";
+    APPLY_BELIEVES_MEMORY = "apply-believes-memory":
+        "a new session does not look at what is on record";
+    APPLY_FETCHES_BLINDLY = "apply-fetches-blindly":
+        "a row fetched alone is written to a target that was put back";
+    APPLY_FORGETS_HOLD = "apply-forgets-hold":
+        "a hold is forgotten in memory and stays on record";
 }
 
 #[cfg(not(feature = "mutants"))]

@@ -3,8 +3,11 @@
 //! Depends on no crate of the project, so that it builds in a second and works while another crate does not.
 
 mod bench;
+mod fuzz;
 mod install;
+mod proof;
 mod shell;
+mod sim;
 mod soak;
 mod test;
 mod tidy;
@@ -16,10 +19,17 @@ cargo xtask VERB
 
   install                          brings what the tests need and the machine lacks: PostgreSQL 15, 13 and 18
   test [ARGS…]                     installs, then runs every test; ARGS go to the test runner
-  soak [--minutes N] [--seed S] [--release]
-                                   writers, kills and restarts for N minutes (2), then compares every row
+  soak [--minutes N] [--seed S] [--release] [--schema FILE [--version V]]
+                                   writers, kills and restarts for N minutes (2), then compares every row; with
+                                   --schema on tables of your own, from `pg_dump --schema-only`
   bench copy|apply|memory [--rounds N]
                                    measures against the usual tools, as ratios in one run
+  proof                            explores every state of the models of the merge rule and of the apply protocol, and
+                                   again with each rule removed
+  sim [--histories N | --minutes M] [--from SEED] [--seed SEED]
+                                   simulated migrations by seed, each step checked; one seed is told as a story
+  mutants                          breaks one rule after the other and shows which check of the simulation sees it
+  fuzz [--seconds N]               random bytes for everything that reads bytes from outside, N seconds (60) each
   tidy                             formatting, lints, and which crate may depend on which";
 
 fn main() -> ExitCode {
@@ -30,6 +40,10 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "soak" => soak::run(rest),
         "bench" => bench::run(rest),
+        "fuzz" => fuzz::run(rest),
+        "proof" => proof::run(),
+        "sim" => sim::run(rest),
+        "mutants" => sim::mutants(rest),
         "tidy" => tidy::run(),
         "help" | "--help" | "-h" => {
             println!("{HELP}");

@@ -15,5 +15,15 @@ pub(crate) fn run(args: &[String]) -> Result {
     shell::run(shell::cargo().args(["build", "--bins"]).args(flags))?;
     let binaries = shell::target().join(folder);
     let mut soak = std::process::Command::new(binaries.join("soak"));
-    shell::run(soak.current_dir(shell::root()).arg("--crossfade").arg(binaries.join("crossfade")).args(args))
+    soak.current_dir(shell::root()).arg("--crossfade").arg(binaries.join("crossfade"));
+    let mut is_path = false;
+    for arg in args {
+        // The file is named from where the person stands, and the soak runs in the root.
+        match std::path::absolute(arg) {
+            Ok(path) if is_path => soak.arg(path),
+            _ => soak.arg(arg),
+        };
+        is_path = arg == "--schema";
+    }
+    shell::run(&mut soak)
 }

@@ -14,6 +14,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("connector-*", &["connector", "model"]),
     ("engine", &["connector", "model"]),
     ("crossfade", &["connector", "connector-*", "engine", "model"]),
+    ("proof", &["connector", "engine", "model"]),
+    ("sim", &["connector", "engine", "model"]),
     ("testkit", &[]),
     ("xtask", &[]),
 ];

@@ -146,7 +146,7 @@ async fn unique_values_wander_within_one_step() {
     let scratch = Scratch::new();
     let (writer, owner, catalog) = target(&scratch, UNIQUE).await;
     let mut applier = writer.applier(&owner, &catalog).await.unwrap();
-    assert_eq!(applier.progress(), None);
+    assert_eq!(applier.record().progress, None);
     applier
         .write(&[Step::Ordered((1..=5).map(|id| insert(row(id, id * 10, "old"))).collect())])
         .await
@@ -161,7 +161,7 @@ async fn unique_values_wander_within_one_step() {
     };
     applier.write(&[Step::Net(net)]).await.unwrap();
     applier.commit(&progress(1)).await.unwrap();
-    assert_eq!(applier.progress(), Some(&progress(1)));
+    assert_eq!(applier.record().progress, Some(progress(1)));
     let target = scratch.open("target.db");
     assert_eq!(
         rows(&target, "SELECT * FROM t ORDER BY id"),
@@ -265,7 +265,7 @@ async fn an_old_owner_changes_nothing() {
     let error = two.commit(&progress(1)).await.unwrap_err();
     assert_eq!((error.kind, error.retry), (ErrorKind::Conflict, Retry::Later));
     assert_eq!(rows(&target, "SELECT count(*) FROM t"), ["Integer(0)"]);
-    assert_eq!(second.applier(&newer, &catalog).await.unwrap().progress(), Some(&progress(1)));
+    assert_eq!(second.applier(&newer, &catalog).await.unwrap().record().progress, Some(progress(1)));
 }
 
 #[tokio::test]

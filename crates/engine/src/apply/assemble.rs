@@ -87,6 +87,9 @@ impl Assembly {
         self.taken_in += change.weight();
         let change = self.relations.arrange(change)?;
         let Some(change) = self.without_held(applying, change) else { return Ok(()) };
+        if mutant::on(mutant::MERGE_BY_POSITION) && transaction.order <= applying.settled.order {
+            return Ok(());
+        }
         match applying.cuts.decide(&transaction, change, &applying.catalog.tables)? {
             Decision::Skip => {}
             Decision::Apply(change) => self.apply(applying, change),

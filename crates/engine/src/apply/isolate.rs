@@ -45,7 +45,7 @@ impl Applying {
             ApplyError::Refused(refusal) => Interrupt::Refused { refusal: Box::new(refusal), upto },
             ApplyError::Failed(error) => error.into(),
         };
-        let Some(progress) = applier.progress().cloned() else { return Ok(()) };
+        let Some(progress) = applier.record().progress.clone() else { return Ok(()) };
         if from_seq <= upto {
             let mut cursor = self.journal.cursor(from_seq)?;
             let mut assembly = Assembly::new(true, Some(table));
@@ -54,12 +54,15 @@ impl Applying {
                 cursor.try_next(&mut entries, READ_BYTES)?;
                 let mut done = false;
                 for entry in entries.drain(..) {
-                    if !done {
-                        assembly.take_in(self, entry)?;
-                        done = assembly.at_boundary() && assembly.last_seq == upto;
+                    assembly.take_in(self, entry)?;
+                    done = assembly.at_boundary() && assembly.last_seq == upto;
+                    if done || assembly.weight() >= self.settings.slice_bytes {
+                        applier.write(&assembly.slice().steps).await.map_err(refused)?;
+                    }
+                    if done {
+                        break;
                     }
                 }
-                applier.write(&assembly.slice().steps).await.map_err(refused)?;
                 if done {
                     break;
                 }
@@ -76,34 +79,32 @@ impl Applying {
         let mut entries = Vec::new();
         loop {
             cursor.try_next(&mut entries, READ_BYTES)?;
-            let mut done = false;
             for entry in entries.drain(..) {
-                if !done {
-                    assembly.take_in(self, entry)?;
-                    done = assembly.transactions == 1;
+                assembly.take_in(self, entry)?;
+                if assembly.transactions == 0 && assembly.weight() < self.settings.slice_bytes {
+                    continue;
                 }
-            }
-            if !done && assembly.weight() < self.settings.slice_bytes {
-                continue;
-            }
-            let Slice { steps, commit } = assembly.slice();
-            for step in steps.into_iter().flat_map(few) {
-                // One step a call, so that the refusal's index is into its changes.
-                match applier.write(std::slice::from_ref(&step)).await {
-                    Ok(()) => {}
-                    Err(ApplyError::Refused(refusal)) => return Err(OneFailed::Refused { refusal, step }),
-                    Err(ApplyError::Failed(error)) => return Err(error.into()),
+                let Slice { steps, commit } = assembly.slice();
+                for step in steps.into_iter().flat_map(few) {
+                    // One step a call, so that the refusal's index is into its changes.
+                    match applier.write(std::slice::from_ref(&step)).await {
+                        Ok(()) => {}
+                        Err(ApplyError::Refused(refusal)) => {
+                            return Err(OneFailed::Refused { refusal, step });
+                        }
+                        Err(ApplyError::Failed(error)) => return Err(error.into()),
+                    }
                 }
-            }
-            if let Some(commit) = commit {
-                applier.commit(&commit.progress).await?;
-                self.meter.applied(
-                    &commit.progress,
-                    commit.committed_us,
-                    commit.transactions,
-                    &commit.changes,
-                );
-                return Ok(());
+                if let Some(commit) = commit {
+                    applier.commit(&commit.progress).await?;
+                    self.meter.applied(
+                        &commit.progress,
+                        commit.committed_us,
+                        commit.transactions,
+                        &commit.changes,
+                    );
+                    return Ok(());
+                }
             }
         }
     }

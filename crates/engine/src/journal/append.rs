@@ -276,6 +276,7 @@ impl Append {
         let dir = self.shared.dir.clone();
         let id = Id { number: self.id.number + 1, ..self.id };
         let head = Head {
+            before: Some(self.id),
             first_seq: self.next_seq,
             last: self.shared.chain().last.as_ref().map(|(_, position)| position.clone()),
             relations: self.relations.values().cloned().collect(),

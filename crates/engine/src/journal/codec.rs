@@ -6,6 +6,8 @@
 use bytes::Bytes;
 use model::{Change, Position, Relation, RelationColumn, Row, TableName, Transaction, Value};
 
+use super::segment::Id;
+
 /// Why a payload with a good checksum cannot be read: it was written wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
@@ -21,6 +23,8 @@ pub(super) enum Item {
 /// Where a segment continues, and what a reader who starts here must know.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Head {
+    /// The segment that this one continues. Not told by names: an owner that was taken over may have begun one more.
+    pub(super) before: Option<Id>,
     pub(super) first_seq: u64,
     /// The end of transaction `first_seq - 1`; `None` when there has been none.
     pub(super) last: Option<Position>,
@@ -104,6 +108,11 @@ pub(super) fn put_relation(out: &mut Vec<u8>, relation: &Relation) {
 }
 
 pub(super) fn put_head(out: &mut Vec<u8>, head: &Head) {
+    out.push(u8::from(head.before.is_some()));
+    if let Some(before) = head.before {
+        put_number(out, before.epoch);
+        put_number(out, u64::from(before.number));
+    }
     put_number(out, head.first_seq);
     out.push(u8::from(head.last.is_some()));
     if let Some(position) = &head.last {
@@ -218,10 +227,14 @@ impl Decoder {
     }
 
     pub(super) fn head(&mut self) -> Result<Head> {
+        let before = match self.flag()? {
+            true => Some(Id { epoch: self.number()?, number: self.number()? }),
+            false => None,
+        };
         let first_seq = self.number()?;
         let last = if self.flag()? { Some(self.position()?) } else { None };
         let relations = (0..self.count()?).map(|_| self.relation()).collect::<Result<_>>()?;
-        Ok(Head { first_seq, last, relations })
+        Ok(Head { before, first_seq, last, relations })
     }
 
     fn row(&mut self) -> Result<Row> {

@@ -27,6 +27,10 @@ mod codec;
 mod cursor;
 mod error;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+#[cfg(test)]
+mod properties;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -121,7 +125,9 @@ impl Journal {
             }
         };
         let first_seq = last.as_ref().map_or(1, |(seq, _)| seq + 1);
+        older.retain(|segment| segment.first_seq < first_seq);
         let head = Head {
+            before: older.back().map(|segment| segment.id),
             first_seq,
             last: last.as_ref().map(|(_, position)| position.clone()),
             relations: relations.values().cloned().collect(),
@@ -132,7 +138,6 @@ impl Journal {
         }
 
         let mut segments = older;
-        segments.retain(|segment| segment.first_seq < first_seq);
         segments.push_back(Segment { id, first_seq, len, index: Vec::new() });
         remove_dead(disk.as_ref(), dir, &segments)?;
 
@@ -234,18 +239,30 @@ impl Segment {
     }
 }
 
-/// The segments of earlier owners that are part of the journal: of two that cover the same transactions, the newer
-/// owner's counts.
+/// The last transaction that the next owner of the journal in this folder would find, without becoming it.
+pub fn last_durable(disk: &dyn Disk, dir: &Path) -> Result<Option<(u64, Position)>, Error> {
+    match older_segments(disk, dir, u64::MAX)?.back() {
+        None => Ok(None),
+        Some(newest) => Ok(segment::recover(disk, dir, newest.id)?.last),
+    }
+}
+
+/// The segments of earlier owners that are part of the journal: the newest one, and back from each to the one that it
+/// continues, as far as they have not been trimmed. What an owner wrote after it was taken over hangs on none of them.
 fn older_segments(disk: &dyn Disk, dir: &Path, epoch: u64) -> Result<VecDeque<Segment>, Error> {
     let mut segments = VecDeque::new();
-    let mut end = u64::MAX;
-    for id in segment::list(disk, dir)?.into_iter().rev().filter(|id| id.epoch < epoch) {
-        match segment::read_head(disk, dir, id)? {
-            Some((head, len)) if head.first_seq < end => {
-                end = head.first_seq;
-                segments.push_front(Segment { id, first_seq: head.first_seq, len, index: Vec::new() });
-            }
-            _ => {}
+    let ids = segment::list(disk, dir)?;
+    let mut wanted: Option<Id> = None;
+    for id in ids.into_iter().rev().filter(|id| id.epoch < epoch) {
+        if wanted.is_some_and(|wanted| wanted != id) && !mutant::on(mutant::JOURNAL_FOLLOWS_NAMES) {
+            continue;
+        }
+        // Without a head it never came to hold anything, and nothing was written after it.
+        let Some((head, len)) = segment::read_head(disk, dir, id)? else { continue };
+        segments.push_front(Segment { id, first_seq: head.first_seq, len, index: Vec::new() });
+        match head.before {
+            Some(before) => wanted = Some(before),
+            None => break,
         }
     }
     Ok(segments)

@@ -16,7 +16,7 @@ use super::{Error, INDEX_BYTES};
 use crate::machine::{Disk, File};
 
 const MAGIC: &[u8; 7] = b"xfade-j";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const PREAMBLE: usize = MAGIC.len() + 1;
 
 pub(super) const OUT_OF_PLACE: &str = "a transaction is missing or out of place";
@@ -146,10 +146,11 @@ impl Frames {
     /// The magic and the head, which come first.
     pub(super) fn head(&mut self) -> Result<Head, Stop> {
         self.fill(PREAMBLE)?;
-        if !self.buffer.starts_with(MAGIC) {
+        let found = self.buffer[MAGIC.len()];
+        // No format has the number 0: that is a block that was allocated and never written.
+        if !self.buffer.starts_with(MAGIC) || (found == 0 && !mutant::on(mutant::JOURNAL_ZERO_FORMAT)) {
             return Err(Stop::Bad("the file does not begin as a journal segment does"));
         }
-        let found = self.buffer[MAGIC.len()];
         if found != FORMAT {
             return Err(Stop::Failed(Error::Format { path: self.path.clone(), found, expected: FORMAT }));
         }
@@ -376,7 +377,8 @@ fn commit_position(payload: Bytes, seq: u64) -> Result<Position, Stop> {
     let mut items = Decoder::new(payload);
     loop {
         if let Item::Commit(position) = items.item(seq)? {
-            return Ok(position);
+            // A reader would show what is behind it as well.
+            return if items.is_done() { Ok(position) } else { Err(Stop::Malformed(OUT_OF_PLACE)) };
         }
     }
 }

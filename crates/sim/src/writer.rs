@@ -1,0 +1,359 @@
+//! The simulated target as the engine sees it.
+
+use async_trait::async_trait;
+use connector::{
+    ApplyError, Block, ChunkStream, Claim, Error, ErrorKind, Finding, Format, Hold, NativeSchema, Owner,
+    Progress, Quarantined, Record, Refusal, Result, Retry, RowCut, Step,
+};
+use model::{Catalog, Chunk, Cut, Key, Loaded, Position, Row as Cells, Sequence, Table, TableName};
+
+use crate::check::invariant;
+use crate::tables::{self, Row};
+use crate::target::{Poison, Target};
+use crate::world::{Connection, Inner, Side, World};
+
+pub(crate) struct Writer {
+    world: World,
+}
+
+impl Writer {
+    pub(crate) fn new(world: World) -> Writer {
+        Writer { world }
+    }
+
+    async fn ask<T>(&self, operation: &'static str, act: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
+        let connection = self.world.connect(Side::Target).await?;
+        self.world.call(connection, operation, act).await
+    }
+}
+
+fn owned(inner: &Inner, owner: &Owner, operation: &'static str) -> Result<()> {
+    match inner.target.epoch == owner.epoch {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Fenced, operation).with("epoch", owner.epoch)),
+    }
+}
+
+fn index(inner: &Inner, name: &TableName) -> usize {
+    (0..inner.shapes.len()).find(|&at| tables::name(at) == *name).unwrap_or_default()
+}
+
+#[async_trait]
+impl connector::Writer for Writer {
+    fn formats(&self, _table: &Table) -> Vec<Format> {
+        vec![Format::Rows]
+    }
+
+    async fn check(&self, _catalog: &Catalog, _ours: &str) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    async fn claim(&self, _stream: &str) -> Result<Claim> {
+        self.ask("claim the stream", |inner| {
+            inner.target.epoch += 1;
+            inner.remember();
+            let epoch = inner.target.epoch;
+            inner.tell(|| format!("the stream is claimed with epoch {epoch}"));
+            let target = &inner.target;
+            Ok(Claim {
+                epoch,
+                progress: target.progress.clone(),
+                chunks: target.ledger.clone(),
+                row_cuts: target.row_cuts.clone(),
+                holds: target.holds.clone(),
+                finished: target.finished,
+            })
+        })
+        .await
+    }
+
+    async fn create(&self, owner: &Owner, _catalog: &Catalog, _native: Option<&NativeSchema>) -> Result<()> {
+        self.ask("create the tables", |inner| owned(inner, owner, "create the tables")).await
+    }
+
+    async fn has_unique(&self, table: &Table) -> Result<bool> {
+        self.ask("look for unique indexes", |inner| {
+            let shape = inner.shapes[index(inner, &table.name)];
+            Ok(shape.unique && (shape.unique_before || inner.target.finished))
+        })
+        .await
+    }
+
+    async fn load(
+        &self,
+        owner: &Owner,
+        table: &Table,
+        chunk: &Chunk,
+        cut: &Cut,
+        settled: &Position,
+        _format: Format,
+        data: &mut dyn ChunkStream,
+    ) -> Result<Loaded> {
+        let connection = self.world.connect(Side::Target).await?;
+        let mut rows = Vec::new();
+        while let Some(block) = data.next().await? {
+            if let Block::Rows(block) = block {
+                rows.extend(block.iter().filter_map(Row::whole));
+            }
+        }
+        let loaded = Loaded {
+            chunk: chunk.clone(),
+            cut: cut.clone(),
+            settled: settled.clone(),
+            rows: rows.len() as u64,
+            bytes: 0,
+            checksum: 0,
+        };
+        self.world
+            .call(connection, "load a chunk", |inner| {
+                owned(inner, owner, "load a chunk")?;
+                let at = index(inner, &table.name);
+                let known =
+                    |other: &Loaded| other.chunk.table == chunk.table && other.chunk.number == chunk.number;
+                if inner.target.ledger.iter().any(known) {
+                    return Err(Error::new(ErrorKind::Conflict, "load a chunk").with("chunk", "is on record"));
+                }
+                let mut next = inner.target.clone();
+                if !next.load(&inner.shapes, at, rows.clone()) {
+                    return Err(
+                        Error::new(ErrorKind::Refused, "load a chunk").with("row", "is there already")
+                    );
+                }
+                next.ledger.push(loaded.clone());
+                inner.tell(|| {
+                    format!("chunk {} of t{at} is loaded: {:?} {rows:?}", chunk.number, chunk.range)
+                });
+                inner.loaded(next, at, &rows);
+                Ok(loaded)
+            })
+            .await
+            .map_err(unknown_after_commit)
+    }
+
+    async fn ledger(&self, owner: &Owner) -> Result<Vec<Loaded>> {
+        self.ask("read the ledger", |inner| {
+            owned(inner, owner, "read the ledger")?;
+            Ok(inner.target.ledger.clone())
+        })
+        .await
+    }
+
+    async fn reset(&self, owner: &Owner, table: &Table) -> Result<()> {
+        self.ask("empty a table", |inner| {
+            owned(inner, owner, "empty a table")?;
+            let at = index(inner, &table.name);
+            let mut next = inner.target.clone();
+            next.reset(at);
+            inner.tell(|| format!("t{at} is emptied to be copied again"));
+            inner.emptied(next, at);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_keys(
+        &self,
+        owner: &Owner,
+        _catalog: &Catalog,
+        _native: Option<&NativeSchema>,
+    ) -> Result<()> {
+        self.ask("create the keys", |inner| owned(inner, owner, "create the keys")).await
+    }
+
+    async fn finish(
+        &self,
+        owner: &Owner,
+        _catalog: &Catalog,
+        _native: Option<&NativeSchema>,
+    ) -> Result<Vec<(String, String)>> {
+        self.ask("finish the schema", |inner| {
+            owned(inner, owner, "finish the schema")?;
+            let mut next = inner.target.clone();
+            next.finish(&inner.shapes)
+                .map_err(|at| Error::new(ErrorKind::Refused, "create a unique index").with("table", at))?;
+            inner.tell(|| "the schema is finished".to_owned());
+            inner.target = next;
+            inner.remember();
+            Ok(Vec::new())
+        })
+        .await
+    }
+
+    async fn applier(&self, owner: &Owner, _catalog: &Catalog) -> Result<Box<dyn connector::Applier>> {
+        let connection = self.world.connect(Side::Target).await?;
+        let world = self.world.clone();
+        let applier = self.world.call(connection, "begin to apply", |inner| {
+            owned(inner, owner, "begin to apply")?;
+            let target = &inner.target;
+            let record = Record {
+                progress: target.progress.clone(),
+                row_cuts: target.row_cuts.clone(),
+                holds: target.holds.clone(),
+            };
+            Ok(Applier { world, connection, owner: owner.clone(), record, open: None })
+        });
+        Ok(Box::new(applier.await?))
+    }
+
+    async fn advance_sequences(&self, owner: &Owner, _sequences: &[Sequence]) -> Result<()> {
+        self.ask("advance sequences", |inner| owned(inner, owner, "advance sequences")).await
+    }
+}
+
+/// Once the commit was sent, a lost connection leaves its outcome open.
+fn unknown_after_commit(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::Connect => error.retry(Retry::Unknown),
+        _ => error,
+    }
+}
+
+struct Applier {
+    world: World,
+    connection: Connection,
+    owner: Owner,
+    record: Record,
+    open: Option<Open>,
+}
+
+/// The open transaction.
+struct Open {
+    next: Target,
+    written: Vec<(usize, Row)>,
+}
+
+impl Applier {
+    /// Writes and commits one thing in a transaction of its own.
+    async fn alone(
+        &mut self,
+        operation: &'static str,
+        act: impl FnOnce(&mut Inner, &mut Target),
+    ) -> Result<()> {
+        let owner = self.owner.clone();
+        self.world
+            .call(self.connection, operation, |inner| {
+                owned(inner, &owner, operation)?;
+                let mut next = inner.target.clone();
+                act(inner, &mut next);
+                inner.target = next;
+                inner.remember();
+                Ok(())
+            })
+            .await
+            .map_err(unknown_after_commit)
+    }
+}
+
+#[async_trait]
+impl connector::Applier for Applier {
+    fn record(&self) -> &Record {
+        &self.record
+    }
+
+    async fn write(&mut self, steps: &[Step]) -> std::result::Result<(), ApplyError> {
+        let open = self.open.take();
+        let (mut open, refused) = self
+            .world
+            .call(self.connection, "apply", |inner| {
+                inner.took(steps);
+                let mut open =
+                    open.unwrap_or_else(|| Open { next: inner.target.clone(), written: Vec::new() });
+                let poison: Poison = inner.poison;
+                for step in steps {
+                    match open.next.write(&inner.shapes, poison, step) {
+                        Ok(written) => open.written.extend(written),
+                        Err(refused) => return Ok((None, Some(refused))),
+                    }
+                }
+                Ok((Some(open), None))
+            })
+            .await?;
+        if let Some(refused) = refused {
+            let kind = if refused.constraint { ErrorKind::Refused } else { ErrorKind::Conflict };
+            let mut inner = self.world.lock();
+            inner.tell(|| format!("refused on t{}: {} {steps:?}", refused.table, refused.reason));
+            // One that was taken over finds what the new owner wrote; it commits nothing.
+            if inner.target.epoch == self.owner.epoch {
+                inner.refused(&refused);
+            }
+            return Err(ApplyError::Refused(Refusal {
+                table: refused.table,
+                change: refused.change,
+                statement: String::new(),
+                error: Error::new(kind, "apply a change").with("reason", refused.reason),
+            }));
+        }
+        self.open = open.take();
+        Ok(())
+    }
+
+    async fn commit(&mut self, progress: &Progress) -> Result<()> {
+        let open = self.open.take();
+        let (owner, before) = (self.owner.clone(), self.record.progress.clone());
+        self.world
+            .call(self.connection, "commit", |inner| {
+                owned(inner, &owner, "commit")?;
+                if inner.target.progress != before {
+                    return Err(Error::new(ErrorKind::Database, "commit").retry(Retry::Later));
+                }
+                let open = open.unwrap_or_else(|| Open { next: inner.target.clone(), written: Vec::new() });
+                let mut next = open.next;
+                if let Some(at) = next.forbidden(&inner.shapes) {
+                    return Err(Error::new(ErrorKind::Refused, "commit").with("table", at));
+                }
+                next.progress = Some(progress.clone());
+                inner.applied(next, &open.written);
+                Ok(())
+            })
+            .await
+            .map_err(unknown_after_commit)?;
+        self.record.progress = Some(progress.clone());
+        Ok(())
+    }
+
+    async fn rollback(&mut self) -> Result<()> {
+        self.open = None;
+        self.world.call(self.connection, "roll back", |_| Ok(())).await
+    }
+
+    async fn write_fetched(&mut self, table: usize, key: &Key, row: Option<&Cells>, cut: &Cut) -> Result<()> {
+        let id = tables::id(key);
+        let row = row.and_then(Row::whole);
+        let record = RowCut { table: tables::name(table), key: key.clone(), cut: cut.clone() };
+        self.alone("write a fetched row", |inner, next| {
+            next.put_fetched(table, id, row.clone());
+            next.row_cuts.retain(|old| old.table != record.table || old.key != record.key);
+            next.row_cuts.push(record);
+            inner.fetched(table, id, row);
+        })
+        .await
+    }
+
+    async fn hold(&mut self, quarantined: &Quarantined, from_seq: u64) -> Result<()> {
+        let hold = Hold { table: quarantined.table.clone(), from_seq };
+        self.alone("hold a table back", |inner, next| {
+            inner.tell(|| format!("{} is held back from {from_seq}", hold.table));
+            if !next.holds.iter().any(|old| old.table == hold.table) {
+                next.holds.push(hold);
+            }
+        })
+        .await
+    }
+
+    async fn release_hold(&mut self, table: &TableName) -> Result<()> {
+        let target = self.world.lock().target.clone();
+        let open = self.open.get_or_insert_with(|| Open { next: target, written: Vec::new() });
+        open.next.holds.retain(|hold| hold.table != *table);
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn took(&mut self, steps: &[Step]) {
+        let weight = crate::check::memory::weight(steps);
+        let bound = self.checks.slice_bound;
+        if weight > bound {
+            self.violated(invariant::BOUNDED_MEMORY, format!("{weight} bytes in one slice, {bound} allowed"));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Builds the models with the sabotages compiled in and lets them be explored.
+
+use crate::shell::{self, Result};
+
+pub(crate) fn run() -> Result {
+    let built = ["--package", "proof", "--release", "--features", "mutants"];
+    shell::run(shell::cargo().arg("build").args(built))?;
+    shell::run(&mut std::process::Command::new(shell::target().join("release/proof")))
+}
