@@ -413,10 +413,10 @@ impl Applier for PostgresApplier {
         if moved != [1] {
             self.rollback().await?;
             // Fails with Fenced when it is not ours any more.
-            let found = records::standing(&mut self.client, &self.owner).await?;
+            let found = records::record(&mut self.client, &self.owner).await?;
             return Err(Error::new(ErrorKind::Conflict, "record the progress")
                 .with("expected transaction", standing)
-                .with("found", found.map_or(0, |found| found.seq))
+                .with("found", found.progress.map_or(0, |progress| progress.seq))
                 .retry(Retry::Later));
         }
         failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);

@@ -48,6 +48,7 @@ async fn tables(client: &mut Client) -> Result<BTreeMap<u32, Table>> {
             row.parse(0)?,
             Table {
                 name: TableName::new(row.text(1)?, row.text(2)?),
+                source_id: row.parse(0)?,
                 columns: Vec::new(),
                 identity: Identity::WholeRow,
                 unique: Vec::new(),
@@ -67,7 +68,7 @@ async fn tables(client: &mut Client) -> Result<BTreeMap<u32, Table>> {
 async fn columns(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Result<()> {
     let sql = format!(
         "SELECT a.attrelid, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid, \
-         a.attnotnull, a.attgenerated <> '', t.typtype, t.typcategory \
+         a.attnotnull, a.attgenerated <> '', a.atttypmod, a.attnum \
          FROM pg_catalog.pg_attribute a \
          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
@@ -82,6 +83,8 @@ async fn columns(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Resu
             name: row.text(1)?.to_owned(),
             type_name: row.text(2)?.to_owned(),
             type_id,
+            type_modifier: row.parse(6)?,
+            number: row.parse(7)?,
             kind: kind(type_id),
             nullable: row.text(4)? == "f",
             generated: row.text(5)? == "t",
@@ -97,10 +100,11 @@ async fn keys(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Result<
            pg_catalog.array_to_string(ARRAY(SELECT coalesce(a.attname::text, '') FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place) \
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
              WHERE k.place <= i.indnkeyatts ORDER BY k.place), E'\\x01'), \
-           pg_catalog.array_to_string(ARRAY(SELECT CASE WHEN l.collname IS NULL THEN '' WHEN l.collname = 'default' \
-                  THEN (SELECT d.datcollate FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) \
-                  ELSE l.collname END FROM unnest(i.indcollation::oid[]) WITH ORDINALITY k(collation_oid, place) \
-             LEFT JOIN pg_catalog.pg_collation l ON l.oid = k.collation_oid ORDER BY k.place), E'\\x01'), \
+           pg_catalog.array_to_string(ARRAY(SELECT CASE WHEN k.collation_oid IN (950, 951) THEN 'C' WHEN k.collation_oid = 100 \
+                  THEN (SELECT d.datcollate FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database() \
+                    AND coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c') \
+                  END FROM unnest(i.indcollation::oid[]) WITH ORDINALITY k(collation_oid, place) \
+             ORDER BY k.place), E'\\x01', ''), \
            i.indisvalid AND i.indpred IS NULL AND i.indimmediate \
          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid \
          JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -137,7 +141,9 @@ async fn keys(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Result<
 }
 
 /// Keys whose order the client reproduces exactly. Text under any collation but "C" is not among them: the server's
-/// order is the locale's.
+/// order is the locale's. "C" and "POSIX" are the collations of oid 950 and 951 (a name can be given to another), and the
+/// default one (100) where the database's provider is the C library and its locale is one of them: with ICU as
+/// provider `datcollate` may say C, and the order is ICU's.
 fn key_order(type_id: u32, collation: &str) -> Option<KeyOrder> {
     match type_id {
         oid::INT2 | oid::INT4 | oid::INT8 => Some(KeyOrder::Integer),

@@ -141,7 +141,8 @@ async fn target(client: &mut Client, planned: &Table, name: &TableName) -> Resul
     let rows = client
         .query(
             "SELECT a.attname, pg_catalog.format_type(a.atttypid, -1), pg_catalog.format_type(a.atttypid, a.atttypmod), \
-             t.typtype IN ('b', 'e', 'r', 'm') AND t.typcategory <> 'A' AND t.typarray <> 0 AND t.typdelim = ',' \
+             t.typtype IN ('b', 'e', 'r', 'm') AND t.typcategory <> 'A' AND t.typarray <> 0 AND t.typdelim = ',', \
+             a.attidentity = 'a' \
              FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
              WHERE a.attrelid = pg_catalog.to_regclass($1::text) AND a.attnum > 0 AND NOT a.attisdropped",
             &[text(&sql::table(name))],
@@ -154,6 +155,7 @@ async fn target(client: &mut Client, planned: &Table, name: &TableName) -> Resul
             name: sql::ident(row.text(0)?),
             type_sql: row.text(1)?.to_owned(),
             typed_array: row.text(3)? == "t",
+            always: row.text(4)? == "t",
         };
         found.insert(row.text(0)?.to_owned(), (column, row.text(2)?.to_owned()));
     }
@@ -173,6 +175,7 @@ async fn target(client: &mut Client, planned: &Table, name: &TableName) -> Resul
                 name: sql::ident(&column.name),
                 type_sql: "text".into(),
                 typed_array: true,
+                always: false,
             }),
             None => return Err(mismatch(&column.name, "no such column".into())),
             // The catalog's names of another engine's types mean nothing here.

@@ -20,9 +20,28 @@ pub(crate) fn position(lsn: u64) -> Position {
     Position { order: lsn, text: format(lsn) }
 }
 
+/// The insert position can stand just behind a page's header, where no record ends and which no flush position equals
+/// until more is written: then the page's beginning says the same.
+pub(crate) fn without_header(lsn: u64) -> u64 {
+    const PAGE: u64 = 8192;
+    /// The long form, of a segment's first page.
+    const HEADER_MAX: u64 = 40;
+    let within = lsn % PAGE;
+    if within <= HEADER_MAX { lsn - within } else { lsn }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_behind_a_pages_header_is_the_pages_beginning() {
+        for (lsn, expected) in
+            [(8192, 8192), (8192 + 24, 8192), (8192 + 40, 8192), (8192 + 48, 8192 + 48), (5, 0)]
+        {
+            assert_eq!(without_header(lsn), expected);
+        }
+    }
 
     #[test]
     fn both_forms_agree() {

@@ -119,9 +119,8 @@ impl Decoder {
             let key = input.u8()? & 1 != 0;
             let name = input.name()?;
             let type_id = input.u32()?;
-            // The type's modifier: the catalog knows it.
-            input.skip(4)?;
-            columns.push(RelationColumn { name, type_id, key });
+            let type_modifier = input.u32()?.cast_signed();
+            columns.push(RelationColumn { name, type_id, type_modifier, key });
         }
         self.keys.insert(id, columns.iter().map(|column| column.key).collect());
         Ok(Relation { id, table, columns, whole_old_row })
@@ -319,7 +318,10 @@ mod tests {
     fn a_relation_says_its_key() {
         let Ok(Message::Relation(found)) = Decoder::default().decode(relation(b'd').into()) else { panic!() };
         assert_eq!(found.table, TableName::new("public", "t"));
-        assert_eq!(found.columns[0], RelationColumn { name: "id".to_owned(), type_id: 23, key: true });
+        assert_eq!(
+            found.columns[0],
+            RelationColumn { name: "id".to_owned(), type_id: 23, type_modifier: -1, key: true }
+        );
         assert!(!found.columns[1].key && !found.whole_old_row);
     }
 

@@ -87,11 +87,19 @@ impl Reader for PostgresReader {
         check::identities(&mut client, catalog).await?;
         // First the publication: the slot decodes with the catalog as it was at each change, and a publication that
         // did not exist then is an error there.
-        publish(&mut client, &name, catalog).await?;
-        let lsn = match standing_slot(client.doing("look for the replication slot"), &name).await? {
+        let republished = publish(&mut client, &name, catalog).await?;
+        let mut standing = standing_slot(client.doing("look for the replication slot"), &name).await?;
+        if republished && standing.is_some() {
+            // It may hold changes that were written before their table was published, and would not deliver them.
+            // Nobody depends on it yet: there is no plan.
+            drop_slot(&mut client, &name).await?;
+            standing = None;
+        }
+        let lsn = match standing {
             Some(lsn) => lsn,
             None => stream::create_slot(&self.settings, &name, SLOT_PATIENCE).await?,
         };
+        visible(client.doing("wait until all that the slot leaves out is visible")).await?;
         Ok(lsn::position(lsn))
     }
 
@@ -122,6 +130,9 @@ impl Reader for PostgresReader {
     async fn fetch(&self, table: &Table, key: &Key) -> Result<Fetched> {
         let mut client = self.session().await?;
         client.doing("fetch a row").execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        // Before the snapshot: a TRUNCATE or a rewrite that commits between the two would let it read no row, under a cut
+        // that does not contain the change. LOCK takes no snapshot by itself.
+        client.execute(&format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", sql::table(&table.name))).await?;
         let rows = client.simple("SELECT pg_catalog.pg_current_snapshot()").await?;
         let snapshot = snapshot(Cells::first(rows).text(0)?)?;
         let stored: Vec<usize> = table.stored().collect();
@@ -158,19 +169,14 @@ impl Reader for PostgresReader {
     async fn position(&self) -> Result<Position> {
         let mut client = self.session().await?;
         client.doing("read the end of the log");
-        let (asked, _) = PostgresReader::insert_position(&mut client).await?;
+        let (end, _) = PostgresReader::insert_position(&mut client).await?;
+        let asked = lsn::without_header(end);
         // The log is delivered as far as it is flushed, and what has been committed asynchronously is flushed within
-        // three wal_writer_delays. The insert position can also stand just behind a page's header, which no flush
-        // position ever equals until more is written.
-        const PAGE: u64 = 8192;
-        const HEADER_MAX: u64 = 40;
+        // three wal_writer_delays.
         for _ in 0..100 {
             let (_, flushed) = PostgresReader::insert_position(&mut client).await?;
             if flushed >= asked {
                 return Ok(lsn::position(asked));
-            }
-            if asked % PAGE <= HEADER_MAX && asked - flushed <= HEADER_MAX {
-                return Ok(lsn::position(flushed));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -217,19 +223,49 @@ impl Reader for PostgresReader {
     async fn release(&self, stream: &str, _catalog: &Catalog) -> Result<()> {
         let name = sql::object_name(stream);
         let mut client = session::plain(&self.settings, "reader").await?;
-        client
-            .doing("drop the replication slot")
-            .query(
-                "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
-                &[text(&name)],
-            )
-            .await?;
+        drop_slot(&mut client, &name).await?;
         client
             .doing("drop the publication")
             .execute(&format!("DROP PUBLICATION IF EXISTS {}", sql::ident(&name)))
             .await?;
         Ok(())
     }
+}
+
+async fn drop_slot(client: &mut Client, name: &str) -> Result<()> {
+    client
+        .doing("drop the replication slot")
+        .query(
+            "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1",
+            &[text(name)],
+        )
+        .await
+        .map(drop)
+}
+
+/// Waits until every transaction that has begun by now is over.
+///
+/// A slot is consistent once the transactions that it knew of are over. One that began after that, and whose commit was
+/// in the log before the slot's position, is not delivered; while it waits for a synchronous standby no snapshot shows
+/// it either. A wave that began now would lose it. Also for a slot that stands already: whoever created it may have
+/// died before this wait.
+async fn visible(client: &mut Client) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + SLOT_PATIENCE;
+    // An id of our own: a snapshot's xmax is only the first after the last that is over, and would leave out the youngest.
+    let ours: u64 = Cells::first(client.simple("SELECT pg_catalog.pg_current_xact_id()").await?).parse(0)?;
+    while current_snapshot(client).await?.xmin < ours {
+        if tokio::time::Instant::now() >= deadline {
+            let error =
+                Error::new(ErrorKind::Database, "wait for the transactions that are open on the source");
+            return Err(stream::name_blocker(client, error).await);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+async fn current_snapshot(client: &mut Client) -> Result<Snapshot> {
+    snapshot(Cells::first(client.simple("SELECT pg_catalog.pg_current_snapshot()").await?).text(0)?)
 }
 
 /// Where our slot stands, if it is there. One that a session is still creating (its client may be gone: the server
@@ -269,8 +305,8 @@ fn snapshot(text: &str) -> Result<Snapshot> {
 }
 
 /// Publishes the catalog's tables: partitioned ones by their root, so that leaves to come are in the log too (and are
-/// noticed); the others alone, without tables that inherit from them.
-async fn publish(client: &mut Client, name: &str, catalog: &Catalog) -> Result<()> {
+/// noticed); the others alone, without tables that inherit from them. True when something else was published before.
+async fn publish(client: &mut Client, name: &str, catalog: &Catalog) -> Result<bool> {
     client.doing("create the publication");
     let mut published: Vec<String> = catalog
         .tables
@@ -283,20 +319,33 @@ async fn publish(client: &mut Client, name: &str, catalog: &Catalog) -> Result<(
     published.sort_unstable();
     published.dedup();
     let tables = published.join(", ");
-    let exists =
-        client.query("SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = $1", &[text(name)]).await?;
-    let statement = if exists.is_empty() {
+    let before = published_tables(client, name).await?;
+    let statement = if before.is_none() {
         format!("CREATE PUBLICATION {} FOR TABLE {tables}", sql::ident(name))
     } else {
         format!("ALTER PUBLICATION {} SET TABLE {tables}", sql::ident(name))
     };
-    client.execute(&statement).await.map(drop).map_err(|error| match error.kind {
+    client.execute(&statement).await.map_err(|error| match error.kind {
         ErrorKind::Permission => error.hint(
             "the source's user must own the tables and may create in the database: \
              GRANT CREATE ON DATABASE … TO …, or use the tables' owner",
         ),
         _ => error,
-    })
+    })?;
+    Ok(before.is_some() && before != published_tables(client, name).await?)
+}
+
+/// The oids of the published tables; `None` where there is no such publication.
+async fn published_tables(client: &mut Client, name: &str) -> Result<Option<String>> {
+    let rows = client
+        .query(
+            "SELECT coalesce((SELECT pg_catalog.string_agg(r.prrelid::text, ',' ORDER BY r.prrelid) \
+               FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid), '') \
+             FROM pg_catalog.pg_publication p WHERE p.pubname = $1",
+            &[text(name)],
+        )
+        .await?;
+    rows.into_iter().next().map(|row| Ok(Cells::of(row).text(0)?.to_owned())).transpose()
 }
 
 /// Whether the log's identity is the whole row although the table was given no REPLICA IDENTITY FULL: then the

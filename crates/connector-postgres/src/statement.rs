@@ -26,6 +26,8 @@ pub(crate) struct TargetColumn {
     /// Values travel as an array of the type itself. Otherwise (arrays, domains, composites) as text with a cast:
     /// an array of arrays would be taken for a matrix.
     pub(crate) typed_array: bool,
+    /// GENERATED ALWAYS AS IDENTITY: INSERT can override it, UPDATE can only set it to DEFAULT.
+    pub(crate) always: bool,
 }
 
 impl Target {
@@ -81,14 +83,14 @@ impl Target {
 
     /// Parameters: arrays of the keys as they are, then of the cells to set.
     pub(crate) fn update_many(&self, cells: &[usize]) -> String {
-        let set = list(cells, |&column| {
-            format!("{} = {}", self.columns[column].name, self.unnested(&format!("c{column}"), column))
-        });
+        let value = |&column: &usize| self.unnested(&format!("c{column}"), column);
         format!(
-            "UPDATE ONLY {} AS t SET {set} FROM {} WHERE {}",
+            "UPDATE ONLY {} AS t SET {} FROM {} WHERE {}{}",
             self.name,
+            self.set(cells, value),
             self.unnest(&self.key, cells),
-            self.key_matches()
+            self.key_matches(),
+            self.stays(cells, value)
         )
     }
 
@@ -127,17 +129,39 @@ impl Target {
             .join(" AND ")
     }
 
-    fn set(&self, cells: &[usize]) -> String {
-        let mut parameter = 0;
-        list(cells, |&column| {
-            parameter += 1;
-            format!("{} = ${parameter}", self.columns[column].name)
-        })
+    /// The assignments of an update that carries `cells`; those that only the server may set are left to [`Target::stays`].
+    fn set(&self, cells: &[usize], value: impl Fn(&usize) -> String) -> String {
+        let mut free = cells.iter().filter(|&&column| !self.columns[column].always).peekable();
+        if free.peek().is_some() {
+            return list(free, |column| format!("{} = {}", self.columns[*column].name, value(column)));
+        }
+        // Nothing that may be set, and yet the row must be hit: any other column is set to itself.
+        let other = self.stored.iter().find(|&&column| !self.columns[column].always);
+        let name = other.or(self.stored.first()).map_or("", |&column| &self.columns[column].name);
+        format!("{name} = t.{name}")
+    }
+
+    /// What must hold of the cells that are not set: a row in which they differ is not hit, and that is an alarm.
+    fn stays(&self, cells: &[usize], value: impl Fn(&usize) -> String) -> String {
+        cells
+            .iter()
+            .filter(|&&column| self.columns[column].always)
+            .map(|column| {
+                format!(" AND t.{} IS NOT DISTINCT FROM {}", self.columns[*column].name, value(column))
+            })
+            .collect()
     }
 
     /// Parameters: the cells to set, then the key.
     pub(crate) fn update_one(&self, cells: &[usize]) -> String {
-        format!("UPDATE ONLY {} SET {} WHERE {}", self.name, self.set(cells), self.key_is(cells.len() + 1))
+        let value = parameter_of(cells);
+        format!(
+            "UPDATE ONLY {} AS t SET {} WHERE {}{}",
+            self.name,
+            self.set(cells, &value),
+            self.key_is(cells.len() + 1),
+            self.stays(cells, &value)
+        )
     }
 
     /// Parameters: the key.
@@ -167,7 +191,14 @@ impl Target {
 
     /// Parameters: the cells to set, then the old stored cells.
     pub(crate) fn update_whole(&self, cells: &[usize]) -> String {
-        format!("UPDATE ONLY {} SET {} WHERE {}", self.name, self.set(cells), self.one_whole(cells.len() + 1))
+        let value = parameter_of(cells);
+        format!(
+            "UPDATE ONLY {} AS t SET {} WHERE {}{}",
+            self.name,
+            self.set(cells, &value),
+            self.one_whole(cells.len() + 1),
+            self.stays(cells, &value)
+        )
     }
 
     /// Parameters: the old stored cells.
@@ -226,6 +257,14 @@ impl Target {
     }
 }
 
+/// `$1`, `$2` … in the order of the cells.
+fn parameter_of(cells: &[usize]) -> impl Fn(&usize) -> String {
+    move |column| {
+        let place = cells.iter().position(|cell| cell == column).unwrap_or_default();
+        format!("${}", place + 1)
+    }
+}
+
 const VACATED: &str = "pg_temp.crossfade_vacated";
 
 #[cfg(test)]
@@ -239,11 +278,14 @@ mod tests {
             name: name.into(),
             type_name: "text".into(),
             type_id: 25,
+            type_modifier: -1,
+            number: 0,
             kind: Kind::Text,
             nullable: true,
             generated: false,
         };
         let planned = Table {
+            source_id: 0,
             name: TableName::new("s", "t"),
             columns: vec![column("id"), column("tags")],
             identity: Identity::Key { columns: vec![0], order: None },
@@ -253,8 +295,18 @@ mod tests {
             bytes: 0,
         };
         let columns = vec![
-            TargetColumn { name: "\"id\"".into(), type_sql: "integer".into(), typed_array: true },
-            TargetColumn { name: "\"tags\"".into(), type_sql: "text[]".into(), typed_array: false },
+            TargetColumn {
+                name: "\"id\"".into(),
+                type_sql: "integer".into(),
+                typed_array: true,
+                always: false,
+            },
+            TargetColumn {
+                name: "\"tags\"".into(),
+                type_sql: "text[]".into(),
+                typed_array: false,
+                always: false,
+            },
         ];
         Target::new(&planned.name, &planned, columns)
     }

@@ -256,7 +256,7 @@ pub(crate) async fn create_slot(settings: &Settings, slot: &str, patience: Durat
 }
 
 /// Says which transaction the slot was waiting for.
-async fn name_blocker(client: &mut Client, error: Error) -> Error {
+pub(crate) async fn name_blocker(client: &mut Client, error: Error) -> Error {
     const OLDEST: &str = "SELECT 'session ' || pid || ' of user ' || coalesce(usename, '?') || ', ' || state || ' since ' || xact_start,
             'end it with SELECT pg_terminate_backend(' || pid || '), or wait until it is over, and try again'
        FROM pg_catalog.pg_stat_activity

@@ -56,7 +56,7 @@ impl PostgresWave {
         let snapshot = Snapshot::parse(text)
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a snapshot").with("text", text))?;
         let settled = lsn::parse(row.text(1)?)
-            .map(lsn::position)
+            .map(|end| lsn::position(lsn::without_header(end)))
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "read a log position"))?;
         Ok(PostgresWave {
             cut: Cut::Snapshot(snapshot),
@@ -308,16 +308,17 @@ impl ChunkStream for Reading {
         let rows =
             client.simple(&format!("SELECT pg_catalog.pg_relation_filenode({name}::regclass)")).await?;
         let file = Cells::first(rows);
+        // Given back before the error: the wave goes on with its other tables.
+        if let Some(client) = self.client.take() {
+            give_back(client, &self.idle).await?;
+        }
+        self.permit = None;
         if file.maybe(0) != self.file.as_deref() {
             return Err(Error::new(ErrorKind::Schema, "read a chunk")
                 .with("table", &self.table)
                 .retry(Retry::Later)
                 .hint("the table was rewritten while it was read (TRUNCATE, VACUUM FULL, CLUSTER, ALTER); it is read again"));
         }
-        if let Some(client) = self.client.take() {
-            give_back(client, &self.idle).await?;
-        }
-        self.permit = None;
         Ok(None)
     }
 

@@ -130,7 +130,7 @@ impl Writer for PostgresWriter {
     async fn ledger(&self, owner: &Owner) -> Result<Vec<Loaded>> {
         let mut client = self.session(owner).await?;
         // Loads in flight hold this row in share mode until they end.
-        records::standing(&mut client, owner).await?;
+        records::record(&mut client, owner).await?;
         let ledger = records::ledger(&mut client, &owner.stream).await?;
         self.give_back(client);
         Ok(ledger)

@@ -306,7 +306,12 @@ impl Shape {
         let is_old = |at: &usize| table.key().is_none_or(|key| key.contains(at));
         let columns = stored
             .iter()
-            .map(|at| RelationColumn { name: table.columns[*at].name.clone(), type_id: 0, key: is_old(at) })
+            .map(|at| RelationColumn {
+                name: table.columns[*at].name.clone(),
+                type_id: 0,
+                type_modifier: -1,
+                key: is_old(at),
+            })
             .collect();
         let old = match table.key() {
             Some(key) => key.iter().filter_map(|at| stored.iter().position(|stored| stored == at)).collect(),

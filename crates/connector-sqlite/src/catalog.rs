@@ -89,7 +89,16 @@ pub(crate) fn table(connection: &Connection, name: &str) -> rusqlite::Result<Opt
         None => Identity::WholeRow,
     };
     let name = TableName::new(SCHEMA, name);
-    Ok(Some(Table { name, columns, identity, unique, root: None, rows_estimate: None, bytes: 0 }))
+    Ok(Some(Table {
+        name,
+        source_id: 0,
+        columns,
+        identity,
+        unique,
+        root: None,
+        rows_estimate: None,
+        bytes: 0,
+    }))
 }
 
 /// The columns, and which of them are the primary key, in its order.
@@ -111,6 +120,8 @@ pub(crate) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<
             kind: kind(&type_name),
             type_name,
             type_id: 0,
+            type_modifier: -1,
+            number: 0,
             nullable: !row.get::<_, bool>(2)?,
             generated: row.get::<_, i64>(4)? >= 2,
         });

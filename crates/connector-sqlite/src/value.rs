@@ -89,7 +89,17 @@ mod tests {
 
     fn column(kind: Kind, type_id: u32) -> Column {
         let name = "c".to_owned();
-        Column { name, type_name: format!("{kind:?}"), type_id, kind, nullable: true, generated: false }
+        let type_name = format!("{kind:?}");
+        Column {
+            name,
+            type_name,
+            type_id,
+            type_modifier: -1,
+            number: 0,
+            kind,
+            nullable: true,
+            generated: false,
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use connector::failpoint::{self, APPLY_BEFORE_COMMIT, APPLY_COMMIT_UNANSWERED};
 use connector::{
     Applier, ApplyError, ChunkStream, Claim, Error, ErrorKind, Finding, Format, NativeSchema, Owner,
-    Progress, Quarantined, Result, Step, Writer,
+    Progress, Quarantined, Record, Result, Step, Writer,
 };
 use model::{Catalog, Chunk, Cut, Key, Loaded, Position, Row, Sequence, Table, TableName};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};

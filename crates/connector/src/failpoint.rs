@@ -7,6 +7,7 @@
 pub const ALL: &[&str] = &[
     CLAIM_AFTER,
     PREPARE_AFTER,
+    PLAN_AFTER,
     CREATE_AFTER,
     CAPTURE_BEFORE_FSYNC,
     CAPTURE_AFTER_FSYNC,
@@ -26,6 +27,7 @@ pub const ALL: &[&str] = &[
 
 pub const CLAIM_AFTER: &str = "claim.after";
 pub const PREPARE_AFTER: &str = "prepare.after";
+pub const PLAN_AFTER: &str = "plan.after";
 pub const CREATE_AFTER: &str = "create.after";
 pub const CAPTURE_BEFORE_FSYNC: &str = "capture.before_fsync";
 pub const CAPTURE_AFTER_FSYNC: &str = "capture.after_fsync";

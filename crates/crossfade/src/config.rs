@@ -265,7 +265,7 @@ impl File<'_> {
 /// password; the reporter redacts everything that it prints.
 fn show(places: &[Place]) -> String {
     let mut out = String::new();
-    for (at, place) in places.iter().enumerate() {
+    for (at, place) in places.iter().take(PLACES_MAX).enumerate() {
         if at > 0 {
             out.push('\n');
         }
@@ -281,8 +281,17 @@ fn show(places: &[Place]) -> String {
             place.text,
         ));
     }
+    if places.len() > PLACES_MAX {
+        out.push_str(&format!("\n… and {} more", places.len() - PLACES_MAX));
+    }
     out
 }
+
+/// Each place repeats its line, so a file of one long line would be shown as often as it has mistakes.
+const PLACES_MAX: usize = 20;
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -44,7 +44,7 @@ fn visibility_race(end: impl FnOnce(&Pair, i32)) {
          INSERT INTO t SELECT n, 'before', repeat('x', 4000) FROM generate_series(1, 100) n",
     );
     // The slot is there before the wait begins.
-    stage.run_into("prepare.after").assert_died();
+    stage.run_into("plan.after").assert_died();
     pair.source.set("synchronous_standby_names", "nobody");
     let waiter = Waiter::start(&stage, "UPDATE t SET value = 'after' WHERE id = 50");
     let value = "SELECT value FROM t WHERE id = 50";
@@ -79,6 +79,47 @@ fn c01_sync_rep_visibility_race_ends_with_a_terminate() {
     visibility_race(|pair, process| {
         pair.source.run("postgres", &format!("SELECT pg_terminate_backend({process})"));
     });
+}
+
+/// A slot knows of the transactions that ran when it began to look. One that begins after that, and whose commit is in
+/// the log before the slot is consistent, is not delivered; waiting for its standby it is not visible either.
+#[test]
+fn c01_a_commit_waits_for_its_standby_while_the_slot_is_made() {
+    let pair = Pair::start();
+    pair.source.set("synchronous_commit", "local");
+    pair.source.set("synchronous_standby_names", "nobody");
+    let stage = pair.stage(CROSSFADE);
+    stage.on_source("CREATE TABLE t (id int PRIMARY KEY, value text); INSERT INTO t VALUES (1, 'before')");
+    let open = || {
+        let mut client = connect(&stage.source);
+        client.batch_execute("BEGIN").unwrap();
+        let xid: String = client.query_one("SELECT pg_current_xact_id()::text", &[]).unwrap().get(0);
+        (client, xid)
+    };
+    let waits_for = |xid: &str| {
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid' AND transactionid::text = '{xid}'"
+        );
+        wait::until("the slot waits", wait::LONG, || (stage.ask(&stage.source, &sql) != "0").then_some(()));
+    };
+    let (mut first, first_xid) = open();
+    let run = stage.run(&["--until", "caught-up"]);
+    waits_for(&first_xid);
+    let (mut second, second_xid) = open();
+    first.batch_execute("COMMIT").unwrap();
+    waits_for(&second_xid);
+    let waiter = Waiter::start(&stage, "SET synchronous_commit = on; INSERT INTO t VALUES (2, 'hidden')");
+    second.batch_execute("COMMIT").unwrap();
+    wait::until("the slot is there", wait::LONG, || {
+        let sql = "SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL AND database = current_database()";
+        (stage.ask(&stage.source, sql) != "0").then_some(())
+    });
+    // Time enough for a wave that does not wait.
+    thread::sleep(std::time::Duration::from_secs(2));
+    pair.source.run("postgres", &format!("SELECT pg_cancel_backend({})", waiter.process));
+    waiter.session.join().unwrap();
+    run.wait().assert_code(0);
+    stage.assert_equal();
 }
 
 #[test]
@@ -142,7 +183,7 @@ fn c03_a_transaction_open_across_all_waves_ends_last() {
     for end in ["COMMIT", "ROLLBACK"] {
         let stage = pair.stage(CROSSFADE).many_cuts();
         stage.on_source(LEDGER);
-        stage.run_into("prepare.after").assert_died();
+        stage.run_into("plan.after").assert_died();
         let mut open = connect(&stage.source);
         open.batch_execute(&format!("BEGIN; {}", subtransactions())).unwrap();
         stage.copied();
@@ -348,7 +389,7 @@ fn a_stopped_server_is_waited_for_at_the_very_start() {
     let mut pair = Pair::start();
     let stage = pair.stage(CROSSFADE);
     shop::create(&stage.source, 200);
-    stage.run_into("prepare.after").assert_died();
+    stage.run_into("plan.after").assert_died();
     pair.source.restart(Stop::Immediate);
     stage.caught_up();
     stage.assert_equal();

@@ -12,7 +12,7 @@ const CROSSFADE: &str = env!("CARGO_BIN_EXE_crossfade");
 
 /// The groups below, by which all failpoints are walked through.
 const GROUPS: &[&[&str]] = &[
-    &["claim.", "prepare.", "create.", "capture."],
+    &["claim.", "prepare.", "plan.", "create.", "capture."],
     &["wave.", "chunk.", "table.", "keys."],
     &["apply.", "finish.", "journal."],
 ];

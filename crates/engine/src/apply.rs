@@ -183,6 +183,7 @@ impl Applying {
                 self.meter.quarantined(table, hold.clone(), None);
             }
         }
+        self.cuts.forget_rows();
         let rows = record.row_cuts.iter().filter_map(|row| Some((index(&row.table)?, row)));
         for (table, row) in rows {
             self.cuts.fetched(table, row.key.clone(), row.cut.clone());

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::capture::chain;
 use crate::error::Error;
 use crate::meter::Meter;
-use crate::plan::{by_table, gaps, incomplete};
+use crate::plan::{by_table, fit_together, gaps, incomplete};
 use crate::retry::{Backoff, can_retry};
 use crate::status::TablePhase;
 use crate::{Settings, drift};
@@ -126,7 +126,8 @@ impl Copying {
                 by_keys.insert(at);
             }
             // Key ranges are good under any number of cuts, where such cuts may meet.
-            let in_keys = begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. }));
+            let in_keys = begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. }))
+                && fit_together(table, &begun);
             if begun.is_empty()
                 || (in_keys && by_keys.contains(&at))
                 || mutant::on(mutant::COPY_KEEPS_TORN_TABLE)

@@ -16,6 +16,9 @@ pub fn difference(planned: &Catalog, now: &Catalog) -> Option<String> {
 }
 
 fn table_difference(planned: &Table, now: &Table) -> Option<String> {
+    if planned.source_id != now.source_id {
+        return Some("another table has taken its name".to_owned());
+    }
     for column in &now.columns {
         if !planned.columns.iter().any(|known| known.name == column.name) {
             return Some(format!("column {} is new", column.name));
@@ -25,6 +28,9 @@ fn table_difference(planned: &Table, now: &Table) -> Option<String> {
         let Some(found) = now.columns.iter().find(|found| found.name == column.name) else {
             return Some(format!("column {} was dropped or renamed", column.name));
         };
+        if found.number != column.number {
+            return Some(format!("another column has taken the name {}", column.name));
+        }
         if found.type_name != column.type_name {
             return Some(format!(
                 "column {} was {} and is {}",
@@ -56,6 +62,10 @@ mod tests {
         let mut grown = planned.clone();
         grown.tables[0].bytes = 1 << 40;
         assert_eq!(difference(&planned, &grown), None);
+        let mut replaced = planned.clone();
+        replaced.tables[0].source_id = 7;
+        let mut swapped = planned.clone();
+        (swapped.tables[0].columns[0].number, swapped.tables[0].columns[1].number) = (2, 1);
         let mut retyped = planned.clone();
         retyped.tables[0].columns[1].type_name = "bigint".into();
         for (now, expected) in [
@@ -67,6 +77,8 @@ mod tests {
             ),
             (catalog(vec![table("t", &["id", "v"], Some(&["v"]))]), "table public.t: its key is another one"),
             (retyped, "table public.t: column v was text and is bigint"),
+            (replaced, "table public.t: another table has taken its name"),
+            (swapped, "table public.t: another column has taken the name id"),
         ] {
             assert_eq!(difference(&planned, &now).as_deref(), Some(expected));
         }

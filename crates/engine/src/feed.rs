@@ -162,6 +162,7 @@ async fn make_plan(
     let plan =
         Plan { name: settings.name.clone(), catalog, native, start, planned_us: machine.clock.now_us() };
     store::save(machine.disk.as_ref(), &settings.dir, &plan)?;
+    failpoint::hit(failpoint::PLAN_AFTER);
     Ok(plan)
 }
 
@@ -226,6 +227,12 @@ impl Feed {
             }
             failpoint::hit(failpoint::KEYS_AFTER);
         }
+        // The log is read in the shape of the plan, so the shape is compared before the first change is applied.
+        let Some(now) = self.persist("schema", || self.reader.catalog(&self.settings.selection)).await?
+        else {
+            return Ok(Outcome::Stopped);
+        };
+        self.same_schema(&now)?;
         self.meter.phase(Phase::Following);
         let Some(mut applying) = self.applying(&ledger, &claim).await? else { return Ok(Outcome::Stopped) };
         if !claim.finished && !self.settle(&mut applying).await? {

@@ -96,6 +96,11 @@ impl Cuts {
         self.rows.clear();
     }
 
+    /// Forgets the rows that were fetched alone: the record says which there are.
+    pub fn forget_rows(&mut self) {
+        self.rows.clear();
+    }
+
     /// Puts a fetched row's own cut in place of its chunk's.
     pub fn fetched(&mut self, table: usize, key: Key, cut: Cut) {
         if self.settled {

@@ -79,19 +79,37 @@ pub fn fingerprint(ledger: &[Loaded]) -> u64 {
     ledger.iter().map(one).fold(0, u64::wrapping_add)
 }
 
+/// Whether the chunks of one table fit together: blocks of one cut, or key ranges that do not overlap. A target that was
+/// put back in the middle of a wave has others, however well they are numbered, and such a table must begin again.
+pub fn fit_together(table: &Table, loaded: &[&Loaded]) -> bool {
+    if mutant::on(mutant::PLAN_MIXES_CUTS) {
+        return true;
+    }
+    let bounds = |loaded: &&Loaded| match &loaded.chunk.range {
+        Range::Keys { after, upto } => Some((after.clone(), upto.clone())),
+        Range::Blocks { .. } | Range::Whole => None,
+    };
+    let mut ranges: Vec<(Option<Key>, Option<Key>)> = loaded.iter().filter_map(bounds).collect();
+    if ranges.is_empty() {
+        return loaded.iter().all(|other| other.cut == loaded[0].cut);
+    }
+    let Some(order) = table.key_order().filter(|_| ranges.len() == loaded.len()) else { return false };
+    ranges.sort_by(|a, b| compare_after(a.0.as_ref(), b.0.as_ref(), order));
+    ranges.windows(2).all(|pair| {
+        let ends = pair[0].1.as_ref();
+        ends.is_some() && compare_after(ends, pair[1].0.as_ref(), order).is_le()
+    })
+}
+
 /// Whether the chunks on record hold the whole table.
 pub fn is_complete(table: &Table, loaded: &[&Loaded]) -> bool {
-    if loaded.is_empty() {
+    if loaded.is_empty() || !fit_together(table, loaded) {
         return false;
     }
     if loaded.iter().any(|loaded| matches!(loaded.chunk.range, Range::Keys { .. })) {
         return table.key_order().is_some_and(|order| gaps(loaded, order).is_empty());
     }
-    // Blocks of two cuts do not fit together, however well they are numbered: a target that was put back in the middle
-    // of a wave has such.
-    let one_cut =
-        loaded.iter().all(|other| other.cut == loaded[0].cut) || mutant::on(mutant::PLAN_MIXES_CUTS);
-    let Some(last) = loaded.iter().find(|loaded| loaded.chunk.last).filter(|_| one_cut) else {
+    let Some(last) = loaded.iter().find(|loaded| loaded.chunk.last) else {
         return false;
     };
     let mut numbers: Vec<u32> = loaded.iter().map(|loaded| loaded.chunk.number).collect();
@@ -140,6 +158,27 @@ mod tests {
         ] {
             let references: Vec<&Loaded> = ranges.iter().collect();
             assert_eq!(gaps(&references, &[KeyOrder::Integer]), missing, "{ranges:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_of_two_copies_do_not_fit_together() {
+        let table = crate::merge::tests::table("t", &["id"], Some(&["id"]));
+        let blocks = |cut: u64| Loaded {
+            cut: Cut::Prefix { order: cut },
+            ..loaded(Range::Blocks { from: 0, until: None }, 0, true)
+        };
+        for (chunks, fit) in [
+            (vec![keys(None, Some(9)), keys(Some(9), None)], true),
+            (vec![keys(Some(20), None), keys(None, Some(9))], true),
+            (vec![keys(None, Some(9)), keys(Some(5), None)], false),
+            (vec![keys(None, None), keys(None, Some(9))], false),
+            (vec![keys(None, None), blocks(1)], false),
+            (vec![blocks(1), blocks(1)], true),
+            (vec![blocks(1), blocks(2)], false),
+        ] {
+            let references: Vec<&Loaded> = chunks.iter().collect();
+            assert_eq!(fit_together(&table, &references), fit, "{chunks:?}");
         }
     }
 

@@ -37,6 +37,9 @@ impl Relations {
                 changed("it is new, or was renamed or attached, since the migration was planned".into())
             })?;
         let planned = &catalog.tables[table];
+        if planned.source_id != 0 && planned.source_id != relation.id {
+            return Err(changed("another table has taken its name".into()));
+        }
         let places = places(planned, relation).map_err(changed)?;
         let identical = places.iter().enumerate().all(|(at, place)| *place == Some(at));
         let table = RelationId::try_from(table).unwrap_or(RelationId::MAX);
@@ -106,11 +109,22 @@ fn places(planned: &Table, relation: &Relation) -> Result<Vec<Option<usize>>, St
                     column.name, column.type_name
                 ));
             }
+            Some(at) if relation.columns[at].type_modifier != column.type_modifier => {
+                return Err(format!(
+                    "column {} is narrower or wider now (it was {})",
+                    column.name, column.type_name
+                ));
+            }
             Some(at) => {
                 seen[at] = true;
                 places.push((!column.generated).then_some(at));
             }
         }
+    }
+    // A source that numbers its columns gives them in that order: another one means that names were exchanged.
+    let numbered = planned.columns.iter().any(|column| column.number != 0);
+    if numbered && !places.iter().flatten().is_sorted() {
+        return Err("its columns have exchanged their names".into());
     }
     match seen.iter().position(|seen| !seen) {
         Some(at) => Err(format!("column {} is new", relation.columns[at].name)),
@@ -150,6 +164,7 @@ mod tests {
             columns: columns
                 .iter()
                 .map(|(name, type_id, key)| RelationColumn {
+                    type_modifier: -1,
                     name: (*name).into(),
                     type_id: *type_id,
                     key: *key,

@@ -35,6 +35,10 @@ pub struct Catalog {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     pub name: TableName,
+    /// The number under which the source knows this table (PostgreSQL: its oid, as in [`crate::Relation::id`]), or 0 where it
+    /// has none: a table that takes the name of another has another one.
+    #[serde(default)]
+    pub source_id: u32,
     /// In the source's column order, without dropped ones; generated ones are here and marked.
     pub columns: Vec<Column>,
     pub identity: Identity,
@@ -72,10 +76,21 @@ pub struct Column {
     pub type_name: String,
     /// As in [`crate::RelationColumn::type_id`].
     pub type_id: u32,
+    /// As in [`crate::RelationColumn::type_modifier`].
+    #[serde(default = "no_modifier")]
+    pub type_modifier: i32,
+    /// The number under which the source knows this column (PostgreSQL: `attnum`), or 0: a column that takes the name of
+    /// another has another one.
+    #[serde(default)]
+    pub number: u32,
     pub kind: Kind,
     pub nullable: bool,
     /// Computed by the database: never copied, never applied.
     pub generated: bool,
+}
+
+fn no_modifier() -> i32 {
+    -1
 }
 
 /// What a type means across engines. Within one engine the native type is used and this is not asked.

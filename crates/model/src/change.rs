@@ -22,6 +22,8 @@ pub struct RelationColumn {
     pub name: String,
     /// The source's own number for the column's type (PostgreSQL: its oid), or 0 where it has none.
     pub type_id: u32,
+    /// What narrows the type (PostgreSQL: `atttypmod`), −1 where nothing does: another one rounds or cuts values.
+    pub type_modifier: i32,
     /// Part of the identity under which old rows are given.
     pub key: bool,
 }

@@ -31,6 +31,9 @@ pub struct Snapshot {
 impl Snapshot {
     /// Parses `xmin:xmax:xip,xip,…` as `pg_current_snapshot()::text` prints it.
     pub fn parse(text: &str) -> Option<Snapshot> {
+        if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':' || byte == b',') {
+            return None;
+        }
         let mut parts = text.split(':');
         let xmin = parts.next()?.parse().ok()?;
         let xmax = parts.next()?.parse().ok()?;

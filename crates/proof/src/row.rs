@@ -138,12 +138,15 @@ pub fn catalog() -> Catalog {
         name: name.into(),
         type_name: "integer".into(),
         type_id: 0,
+        type_modifier: -1,
+        number: 0,
         kind: Kind::Integer,
         nullable: name == "unique",
         generated: false,
     };
     Catalog {
         tables: vec![Table {
+            source_id: 0,
             name: name(),
             columns: ["id", "unique", "small", "large"].map(column).into(),
             identity: Identity::Key { columns: vec![0], order: Some(vec![KeyOrder::Integer]) },

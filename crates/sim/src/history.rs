@@ -133,7 +133,12 @@ impl History {
         let shapes: Vec<Shape> = (0..dice.between(1, 3)).map(|_| shape(dice)).collect();
         let prefix_cuts = dice.percent(15);
         let moments = dice.between(60, 500);
-        let tuning = tuning(dice);
+        let mut tuning = tuning(dice);
+        // Rows that move between ranges of one row each: most of them must be fetched alone.
+        let moving = dice.percent(15);
+        if moving {
+            (tuning.by_key_ranges, tuning.rows_per_chunk, tuning.wave_seconds_max) = (true, 1, 0);
+        }
         let first_xid = match dice.below(4) {
             0 => (1 << 32) - dice.below(12),
             1 => (3 << 32) + 100,
@@ -141,10 +146,11 @@ impl History {
         };
         let mut steps = Vec::new();
         for client in 0..dice.between(1, CLIENTS) {
-            script(dice, client as u32, shapes.len() as u64, prefix_cuts, moments, &mut steps);
+            let tables = shapes.len() as u64;
+            script(dice, client as u32, Writes { tables, moving, prefix_cuts }, moments, &mut steps);
         }
         steps.sort_by_key(|(moment, _)| *moment);
-        let faults = faults(dice, shapes.len() as u64, moments);
+        let faults = faults(dice, shapes.len() as u64, moving, moments);
         let runs = (0..dice.between(1, 3))
             .map(|_| match dice.below(6) {
                 0 => Until::Copied,
@@ -194,27 +200,28 @@ fn tuning(dice: &mut Dice) -> Tuning {
     }
 }
 
-/// The transactions of one client.
-fn script(
-    dice: &mut Dice,
-    client: u32,
+/// What clients write.
+#[derive(Clone, Copy)]
+struct Writes {
     tables: u64,
+    moving: bool,
     prefix_cuts: bool,
-    moments: u64,
-    steps: &mut Vec<(u64, Step)>,
-) {
+}
+
+/// The transactions of one client.
+fn script(dice: &mut Dice, client: u32, writes: Writes, moments: u64, steps: &mut Vec<(u64, Step)>) {
     let mut moment = dice.below(40);
     let haste = dice.between(2, 20);
     while moment < moments && steps.len() < 80 {
         for _ in 0..dice.between(1, 4) {
-            steps.push((moment, Step::Write { client, write: write(dice, tables) }));
+            steps.push((moment, Step::Write { client, write: write(dice, writes) }));
             moment += dice.below(haste);
         }
         let end = match dice.below(20) {
             0 | 1 => Step::Rollback { client },
             2 => Step::Prepare { client },
             _ => {
-                let waits = !prefix_cuts && dice.percent(40);
+                let waits = !writes.prefix_cuts && dice.percent(40);
                 let visible_after = if waits { dice.between(1, 40) } else { 0 };
                 let gap = if dice.percent(50) { 0 } else { dice.below(5) };
                 Step::Commit { client, visible_after, gap }
@@ -232,9 +239,12 @@ fn script(
     }
 }
 
-fn write(dice: &mut Dice, tables: u64) -> Write {
-    let table = dice.below(tables) as usize;
+fn write(dice: &mut Dice, writes: Writes) -> Write {
+    let table = dice.below(writes.tables) as usize;
     let id = |dice: &mut Dice| dice.below(IDS).cast_signed();
+    if writes.moving && dice.percent(50) {
+        return Write::Move { table, id: id(dice), to: id(dice), large: false };
+    }
     match dice.below(100) {
         0..48 => {
             let nick = dice.percent(60).then(|| dice.below(NICKS).cast_signed());
@@ -248,7 +258,7 @@ fn write(dice: &mut Dice, tables: u64) -> Write {
     }
 }
 
-fn faults(dice: &mut Dice, tables: u64, moments: u64) -> Vec<(u64, Fault)> {
+fn faults(dice: &mut Dice, tables: u64, moving: bool, moments: u64) -> Vec<(u64, Fault)> {
     if dice.percent(15) {
         return Vec::new();
     }
@@ -262,9 +272,9 @@ fn faults(dice: &mut Dice, tables: u64, moments: u64) -> Vec<(u64, Fault)> {
     if dice.percent(3) {
         faults.push((dice.between(1, moments), Fault::SourceFailsOver { lost: dice.below(4) as usize }));
     }
-    if dice.percent(20) {
+    if dice.percent(if moving { 70 } else { 20 }) {
         let commits = dice.between(1, 10) as usize;
-        let moment = if dice.percent(60) { dice.between(20, 220) } else { dice.between(20, moments) };
+        let moment = if dice.percent(60) { dice.between(20, 300) } else { dice.between(20, moments) };
         faults.push((moment, Fault::TargetRestored { commits }));
     }
     faults.sort_by_key(|(moment, _)| *moment);

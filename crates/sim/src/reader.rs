@@ -247,6 +247,7 @@ fn relation(inner: &Inner, table: usize) -> Relation {
         .map(|(at, column)| RelationColumn {
             name: column.name.clone(),
             type_id: column.type_id,
+            type_modifier: column.type_modifier,
             key: shape.keyed && at == 0,
         })
         .collect();

@@ -98,12 +98,15 @@ fn table(at: usize, shape: &Shape) -> Table {
         name: (*name).to_owned(),
         type_name: "bigint".to_owned(),
         type_id: 20,
+        type_modifier: -1,
+        number: 0,
         kind: Kind::Integer,
         nullable: *name == "nick",
         generated: false,
     };
     let order = shape.ordered.then(|| vec![KeyOrder::Integer]);
     Table {
+        source_id: 0,
         name: name(at),
         columns: COLUMNS.iter().map(column).collect(),
         identity: match shape.keyed {

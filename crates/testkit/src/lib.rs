@@ -19,6 +19,7 @@
 
 pub mod audit;
 pub mod crossfade;
+pub mod disk;
 mod folder;
 pub mod postgres;
 pub mod proxy;
@@ -29,4 +30,4 @@ pub mod workload;
 
 pub use folder::Folder;
 pub use stage::{Pair, Stage};
-pub use workload::{Load, Tally, Writers, shop, till};
+pub use workload::{Load, Tally, Writers, made, shop, till};

@@ -195,6 +195,47 @@ impl Server {
         self.start();
     }
 
+    /// Stops, keeps a copy of the data folder as it is then, and starts again.
+    pub fn keep(&mut self) {
+        self.stop(Stop::Fast);
+        self.copy_data("data", "kept");
+        self.start();
+    }
+
+    /// Kills the server and starts it from what [`Server::keep`] has kept: it has forgotten everything since.
+    pub fn go_back(&mut self) {
+        self.stop(Stop::Kill);
+        self.copy_data("kept", "data");
+        self.start();
+    }
+
+    /// By the server's user, so that the copy belongs to it.
+    fn copy_data(&self, from: &str, to: &str) {
+        let copied = as_server_user(Path::new("sh"))
+            .args(["-c", "rm -rf -- \"$2\" && cp -a -- \"$1\" \"$2\"", "sh", from, to])
+            .current_dir(&self.folder)
+            .status();
+        assert!(copied.is_ok_and(|status| status.success()), "could not copy {from} to {to}");
+    }
+
+    /// A hot standby of this server, following it.
+    pub fn standby(&self) -> Server {
+        let folder = std::mem::ManuallyDrop::new(Folder::new("pg")).path().to_owned();
+        let guard = Guard::start(&folder);
+        let made = as_server_user(&self.binaries.join("pg_basebackup"))
+            .args(["--no-sync", "--write-recovery-conf", "--checkpoint=fast", "--dbname"])
+            .arg(self.url("postgres"))
+            .arg("--pgdata")
+            .arg(folder.join("data"))
+            .current_dir(&folder)
+            .output()
+            .expect("run pg_basebackup");
+        assert!(made.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&made.stderr));
+        let mut standby = Server { binaries: self.binaries.clone(), folder, port: 0, process: None, guard };
+        standby.start();
+        standby
+    }
+
     /// Freezes every process of the server: connections stay open and nobody answers.
     pub fn pause(&self) {
         self.signal_all(self.process.as_ref().expect("the server runs").id(), Signal::STOP);
@@ -442,6 +483,20 @@ mod tests {
         let folder = server.folder.clone();
         drop(server);
         assert!(!folder.exists(), "the guard removes the folder");
+    }
+
+    #[test]
+    fn goes_back_to_what_was_kept() {
+        let mut server = Server::builder().without_fsync().start();
+        let count = |server: &Server| -> i64 {
+            server.client("postgres").query_one("SELECT count(*) FROM t", &[]).unwrap().get(0)
+        };
+        server.run("postgres", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+        server.keep();
+        server.run("postgres", "INSERT INTO t VALUES (2)");
+        assert_eq!(count(&server), 2);
+        server.go_back();
+        assert_eq!(count(&server), 1);
     }
 
     #[test]

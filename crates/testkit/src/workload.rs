@@ -3,6 +3,7 @@
 //! Seeded: the same seed makes the same sequence of attempts in each writer. What is committed in which order
 //! is the server's affair, so a run is not repeatable to the row, and need not be: the oracle compares ends.
 
+pub mod made;
 pub mod shop;
 pub mod till;
 

@@ -4,6 +4,7 @@
 
 mod bench;
 mod fuzz;
+mod hazards;
 mod install;
 mod proof;
 mod shell;
@@ -30,6 +31,7 @@ cargo xtask VERB
                                    simulated migrations by seed, each step checked; one seed is told as a story
   mutants                          breaks one rule after the other and shows which check of the simulation sees it
   fuzz [--seconds N]               random bytes for everything that reads bytes from outside, N seconds (60) each
+  hazards [--list]                 which hazard was tried on which engine, and what came of it
   tidy                             formatting, lints, and which crate may depend on which";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "soak" => soak::run(rest),
         "bench" => bench::run(rest),
+        "hazards" => hazards::run(rest),
         "fuzz" => fuzz::run(rest),
         "proof" => proof::run(),
         "sim" => sim::run(rest),

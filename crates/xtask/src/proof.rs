@@ -3,7 +3,7 @@
 use crate::shell::{self, Result};
 
 pub(crate) fn run() -> Result {
-    let built = ["--package", "proof", "--release", "--features", "mutants"];
+    let built = ["--package", "proof", "--profile", "sim", "--features", "mutants"];
     shell::run(shell::cargo().arg("build").args(built))?;
-    shell::run(&mut std::process::Command::new(shell::target().join("release/proof")))
+    shell::run(&mut std::process::Command::new(shell::target().join("sim/proof")))
 }

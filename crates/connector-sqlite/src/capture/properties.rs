@@ -36,11 +36,14 @@ fn tables() -> Tables {
         name: name.to_owned(),
         type_name: String::new(),
         type_id: 0,
+        type_modifier: -1,
+        number: 0,
         kind: Kind::Native,
         nullable: true,
         generated: false,
     };
     let table = |name: &str, identity| Table {
+        source_id: 0,
         name: TableName::new("main", name),
         columns: vec![column("a"), column("b")],
         identity,

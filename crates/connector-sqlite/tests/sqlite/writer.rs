@@ -307,11 +307,14 @@ async fn another_engines_text_is_converted() {
         name: name.to_owned(),
         type_name: format!("{kind:?}"),
         type_id: 1,
+        type_modifier: -1,
+        number: 0,
         kind,
         nullable,
         generated: false,
     };
     let table = Table {
+        source_id: 0,
         name: TableName::new("public", "t"),
         columns: vec![
             column("id", Kind::Uuid, false),

@@ -103,6 +103,7 @@ pub(super) fn put_relation(out: &mut Vec<u8>, relation: &Relation) {
     for column in &relation.columns {
         put_bytes(out, column.name.as_bytes());
         put_number(out, u64::from(column.type_id));
+        out.extend_from_slice(&column.type_modifier.to_le_bytes());
         out.push(u8::from(column.key));
     }
 }
@@ -220,7 +221,12 @@ impl Decoder {
         let table = TableName { schema: self.text()?, name: self.text()? };
         let whole_old_row = self.flag()?;
         let column = |from: &mut Decoder| {
-            Ok(RelationColumn { name: from.text()?, type_id: from.number()?, key: from.flag()? })
+            Ok(RelationColumn {
+                name: from.text()?,
+                type_id: from.number()?,
+                type_modifier: i32::from_le_bytes(from.array()?),
+                key: from.flag()?,
+            })
         };
         let columns = (0..self.count()?).map(|_| column(self)).collect::<Result<_>>()?;
         Ok(Relation { id, table, columns, whole_old_row })

@@ -63,11 +63,8 @@ fn row() -> impl Strategy<Value = Row> {
 }
 
 fn relation() -> impl Strategy<Value = Relation> {
-    let column = (text(), any::<u32>(), any::<bool>()).prop_map(|(name, type_id, key)| RelationColumn {
-        name,
-        type_id,
-        key,
-    });
+    let column = (text(), any::<u32>(), any::<i32>(), any::<bool>())
+        .prop_map(|(name, type_id, type_modifier, key)| RelationColumn { type_modifier, name, type_id, key });
     // Few ids, so that one is described anew.
     (0..3_u32, text(), text(), vec(column, 0..4), any::<bool>()).prop_map(
         |(id, schema, name, columns, whole_old_row)| Relation {

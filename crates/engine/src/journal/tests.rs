@@ -65,7 +65,7 @@ fn position(seq: u64) -> Position {
 }
 
 fn relation(id: u32, columns: usize) -> Relation {
-    let column = |at| RelationColumn { name: format!("c{at}"), type_id: 25, key: at == 0 };
+    let column = |at| RelationColumn { name: format!("c{at}"), type_id: 25, type_modifier: -1, key: at == 0 };
     Relation {
         id,
         table: TableName::new("public", format!("t{id}")),

@@ -6,6 +6,7 @@ use super::*;
 pub(crate) fn table(name: &str, columns: &[&str], key: Option<&[&str]>) -> Table {
     let at = |wanted: &&str| columns.iter().position(|column| column == wanted).unwrap();
     Table {
+        source_id: 0,
         name: TableName::new("public", name),
         columns: columns
             .iter()
@@ -13,6 +14,8 @@ pub(crate) fn table(name: &str, columns: &[&str], key: Option<&[&str]>) -> Table
                 name: (*column).to_owned(),
                 type_name: "text".to_owned(),
                 type_id: 25,
+                type_modifier: -1,
+                number: 0,
                 kind: Kind::Text,
                 nullable: true,
                 generated: false,

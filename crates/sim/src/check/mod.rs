@@ -135,7 +135,7 @@ impl Inner {
     pub(crate) fn refused(&mut self, refused: &Refused) {
         if refused.reason.contains("placeholder") {
             self.violated(invariant::NO_PLACEHOLDER, format!("in t{}", refused.table));
-        } else if !refused.constraint && !self.restored {
+        } else if !refused.constraint && !self.restored && !self.failed_over {
             self.violated(
                 invariant::NO_FALSE_ALARM,
                 format!("t{}: {}, and nobody else writes there", refused.table, refused.reason),

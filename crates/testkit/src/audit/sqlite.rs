@@ -56,10 +56,10 @@ pub(super) fn tables(connection: &Connection) -> BTreeMap<String, Vec<String>> {
     .collect()
 }
 
-/// `typeof` tells 1 from 1.0 and text from a blob; `quote` is exact for every value.
+/// `typeof` tells 1 from 1.0 and text from a blob; `quote` is exact for every value but text, which it ends at a NUL and
+/// which may be no text at all: its bytes count.
 fn rows(connection: &Connection, table: &str, columns: &[String]) -> std::vec::IntoIter<String> {
-    let cells: Vec<String> =
-        columns.iter().map(|column| format!("typeof({0}) || ' ' || quote({0})", quoted(column))).collect();
+    let cells: Vec<String> = columns.iter().map(|column| cell(&quoted(column))).collect();
     let sql = format!("SELECT {} FROM {}", cells.join(" || ', ' || "), quoted(table));
     let mut statement = connection.prepare(&sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
     let mut rows: Vec<String> = statement
@@ -69,6 +69,12 @@ fn rows(connection: &Connection, table: &str, columns: &[String]) -> std::vec::I
         .collect();
     rows.sort_unstable();
     rows.into_iter()
+}
+
+fn cell(column: &str) -> String {
+    format!(
+        "typeof({column}) || ' ' || CASE typeof({column}) WHEN 'text' THEN hex({column}) ELSE quote({column}) END"
+    )
 }
 
 fn unlike(name: &str, source: Option<&Vec<String>>, target: Option<&Vec<String>>) -> Table {

@@ -2,17 +2,21 @@
 //!
 //! In rounds: each migrates a fresh database, so that copying is under fire as often as following. At the end
 //! of a round the writers stop, the migration catches up, and every table is compared as a multiset.
+//! With `--schema` the tables are those of a dump, and the rows are made up for them; tables that stay empty are named.
 //! Ends with 1 at the first difference, or when the program stops with an error of its own.
 
 #![expect(clippy::expect_used, reason = "a fault in the kit is a failed test")]
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use testkit::crossfade::Finished;
+use testkit::made::{self, Made, Tried};
 use testkit::postgres::{Server, Stop};
-use testkit::{Load, Pair, Stage, Tally, audit, shop};
+use testkit::{Load, Pair, Stage, Tally, Writers, audit, shop};
 
 /// Each round copies anew; longer ones follow for longer.
 const ROUND: std::ops::Range<u64> = 40..90;
@@ -21,25 +25,33 @@ fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(reason) => {
-            eprintln!("error: {reason}\nusage: soak --crossfade PATH [--minutes N] [--seed S]");
+            eprintln!(
+                "error: {reason}\nusage: soak --crossfade PATH [--minutes N] [--seed S] [--schema FILE] [--version V]"
+            );
             return ExitCode::FAILURE;
         }
     };
     println!("soak: seed {}, {} minutes", options.seed, options.minutes);
     let mut soak = Soak {
         // With fsync, as people run them.
-        pair: Pair { source: Server::builder().start(), target: Server::builder().start() },
+        pair: Pair {
+            source: Server::version(options.version).start(),
+            target: Server::version(options.version).start(),
+        },
         rng: Rng::with_seed(options.seed),
         sum: Sum::default(),
         crossfade: options.crossfade,
+        schema: options.schema,
+        tried: BTreeMap::new(),
     };
     let end = Instant::now() + Duration::from_secs(options.minutes * 60);
     let mut failure = None;
-    while failure.is_none() && Instant::now() < end {
+    while failure.is_none() && (soak.sum.rounds == 0 || Instant::now() < end) {
         let left = end.saturating_duration_since(Instant::now());
         let round = Duration::from_secs(soak.rng.u64(ROUND)).min(left);
         failure = soak.round(round).err();
     }
+    soak.show_tables();
     let Sum { rounds, tally, rows, kills, stops, restarts, peak_kib, differences } = soak.sum;
     println!(
         "soak: seed {}, {rounds} rounds, transactions: {tally}; {kills} kills, {stops} stops, \
@@ -60,20 +72,35 @@ struct Options {
     crossfade: String,
     minutes: u64,
     seed: u64,
+    schema: Option<PathBuf>,
+    version: u32,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options { crossfade: String::new(), minutes: 2, seed: fastrand::u64(..1_000_000) };
+        let mut options = Options {
+            crossfade: String::new(),
+            minutes: 2,
+            seed: fastrand::u64(..1_000_000),
+            schema: None,
+            version: 15,
+        };
         while let Some(flag) = args.next() {
             let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
             let number = || value.parse::<u64>().map_err(|error| format!("{flag} {value}: {error}"));
             match flag.as_str() {
                 "--crossfade" => options.crossfade = value,
+                "--schema" => options.schema = Some(value.into()),
+                "--version" => {
+                    options.version = value.parse().map_err(|error| format!("{flag} {value}: {error}"))?;
+                }
                 "--minutes" => options.minutes = number()?,
                 "--seed" => options.seed = number()?,
                 _ => return Err(format!("there is no flag {flag}")),
             }
+        }
+        if let Some(path) = options.schema.as_ref().filter(|path| !path.is_file()) {
+            return Err(format!("there is no file {}", path.display()));
         }
         if options.crossfade.is_empty() { Err("--crossfade is missing".into()) } else { Ok(options) }
     }
@@ -96,6 +123,9 @@ struct Soak {
     rng: Rng,
     sum: Sum,
     crossfade: String,
+    schema: Option<PathBuf>,
+    /// What came of the statements on each table of the schema, over all rounds.
+    tried: BTreeMap<String, Tried>,
 }
 
 impl Soak {
@@ -106,10 +136,17 @@ impl Soak {
         if many_cuts {
             stage = stage.many_cuts();
         }
-        shop::create(&stage.source, self.rng.u32(2_000..10_000));
         let load = Load { seed: self.rng.u64(..), truncate: self.rng.bool(), ..Load::default() };
         println!("round {}: {} s, many cuts: {many_cuts}, {load:?}", self.sum.rounds, length.as_secs());
-        let writers = shop::write(&stage.source, load);
+        let (writers, made) = match self.schema.clone() {
+            None => {
+                shop::create(&stage.source, self.rng.u32(2_000..10_000));
+                (shop::write(&stage.source, load), None)
+            }
+            Some(schema) => {
+                self.write_to(&schema, &stage, load).map(|(writers, made)| (writers, Some(made)))?
+            }
+        };
 
         let end = Instant::now() + length;
         let mut harmed = Ok(());
@@ -118,6 +155,9 @@ impl Soak {
         }
         let tally = writers.stop();
         self.sum.tally = [self.sum.tally, tally].into_iter().sum();
+        for (table, tried) in made.iter().flat_map(Made::tables) {
+            self.tried.entry(table).or_default().add(tried);
+        }
         harmed?;
 
         let caught_up = stage.run(&["--until", "caught-up"]).wait_for(Duration::from_secs(900));
@@ -138,6 +178,42 @@ impl Soak {
         }
         self.clear(&stage);
         Ok(())
+    }
+
+    /// Loads the schema, fills its tables, and starts writers on them.
+    fn write_to(&mut self, schema: &Path, stage: &Stage, load: Load) -> Result<(Writers, Made), String> {
+        let refused = made::load([&self.pair.source, &self.pair.target], &stage.name, schema);
+        for line in &refused {
+            println!("not loaded: {line}");
+        }
+        let rows = self.rng.u32(200..2_000);
+        let made = Made::fill(&stage.source, rows, &mut self.rng);
+        for table in made.keyless.iter().filter(|_| self.sum.rounds == 1) {
+            println!("{table} has no primary key: it was given REPLICA IDENTITY FULL");
+        }
+        let tables = made.tables();
+        let filled = tables.values().filter(|tried| tried.inserted > 0).count();
+        println!(
+            "round {}: {filled} of {} tables filled, with up to {rows} rows",
+            self.sum.rounds,
+            tables.len()
+        );
+        if filled == 0 {
+            let why: String = tables.iter().map(|(table, tried)| format!("\n{table}: {tried}")).collect();
+            return Err(format!("no row could be put into any table{why}"));
+        }
+        Ok((made.write(&stage.source, load), made))
+    }
+
+    fn show_tables(&self) {
+        for (table, tried) in &self.tried {
+            println!("{table}: {tried}");
+        }
+        let empty = self.tried.iter().filter(|(_, tried)| tried.inserted == 0);
+        let empty: Vec<&str> = empty.map(|(table, _)| table.as_str()).collect();
+        if !empty.is_empty() {
+            println!("NOT FILLED and so not tested: {}", empty.join(", "));
+        }
     }
 
     /// One run of the program, and what happens to it.
