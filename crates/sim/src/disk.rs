@@ -210,7 +210,7 @@ struct File {
 }
 
 impl machine::File for File {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.lock().contents[self.content].bytes.len() as u64)
     }
 

@@ -136,21 +136,18 @@ impl Player<'_> {
                 self.down();
             }
             Some(Signal::PowerFailed) => self.power_failed(),
-            Some(Signal::Pause { until }) => {
-                if self.processes.len() == 1 {
-                    self.world.lock().wake_at(Some(until));
-                    self.start();
-                }
+            Some(Signal::Pause { until }) if self.processes.len() == 1 => {
+                self.world.lock().wake_at(Some(until));
+                self.start();
             }
-            Some(Signal::Wake) => {
-                if self.processes.len() > 1 {
-                    self.processes.rotate_left(1);
-                    let mut inner = self.world.lock();
-                    let next = inner.moment + 1 + self.dice.below(30);
-                    inner.wake_at(Some(next));
-                    inner.tell(|| "the other process runs now".to_owned());
-                }
+            Some(Signal::Wake) if self.processes.len() > 1 => {
+                self.processes.rotate_left(1);
+                let mut inner = self.world.lock();
+                let next = inner.moment + 1 + self.dice.below(30);
+                inner.wake_at(Some(next));
+                inner.tell(|| "the other process runs now".to_owned());
             }
+            Some(Signal::Pause { .. } | Signal::Wake) => {}
             Some(Signal::Stop) => {
                 if let Some(process) = self.processes.front() {
                     process.stop.send_replace(true);

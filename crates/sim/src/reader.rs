@@ -207,7 +207,7 @@ impl Stream {
         let piece = (1 + chance % 6) as usize;
         let piece = piece.min(self.inside.len());
         events.extend(self.inside.drain(..piece));
-        if chance % 7 == 0 && !self.inside.is_empty() {
+        if chance.is_multiple_of(7) && !self.inside.is_empty() {
             events.push(Event::Idle { position: position(self.told + 1) });
         }
         if let Some(Event::Commit { position }) = events.last() {

@@ -1,5 +1,7 @@
 //! A disk of a chosen size, to be filled: a tmpfs on a folder.
 
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +24,30 @@ impl Disk {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Somebody else's file takes all room that is left.
+    pub fn fill(&self) {
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(self.filler())
+            .expect("open a file to fill a disk");
+        let block = [0; 4096];
+        let full = std::iter::repeat_with(|| file.write_all(&block)).find_map(Result::err);
+        assert!(
+            full.is_some_and(|error| error.kind() == ErrorKind::StorageFull),
+            "the disk cannot be filled"
+        );
+    }
+
+    /// That file is gone.
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.filler()).expect("remove the file that fills a disk");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
     }
 
     /// As an operator who makes room.

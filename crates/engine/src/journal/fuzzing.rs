@@ -190,7 +190,7 @@ impl MemoryFile {
 }
 
 impl File for MemoryFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.with(|file| Ok(file.len() as u64))
     }
 

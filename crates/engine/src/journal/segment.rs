@@ -134,7 +134,7 @@ impl Frames {
         let file = disk.open(&path).map_err(failed())?;
         let limit = match limit {
             Some(limit) => limit,
-            None => file.len().map_err(failed())?,
+            None => file.size().map_err(failed())?,
         };
         Ok(Frames { id, path, file, at: 0, limit, buffer: BytesMut::new() })
     }
@@ -251,7 +251,7 @@ impl Frames {
     /// Whether a seal lies behind the place where reading stopped: then that place had been durable.
     fn sealed_behind(&mut self) -> Result<bool, Error> {
         let failed = |source| Error::io("read the journal segment", &self.path)(source);
-        let len = self.file.len().map_err(failed)?;
+        let len = self.file.size().map_err(failed)?;
         let (mut offset, mut window) = (self.at, Vec::new());
         loop {
             let have = window.len();
