@@ -17,17 +17,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector::{Applier, ApplyError, Hold, Owner, Progress, Reader, Record, Refusal, Step, Writer};
-use model::{Catalog, Key, Loaded, Position, TableName, Transaction, mutant};
+use model::{Catalog, Change, Key, Loaded, Position, TableName, Transaction, mutant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::capture::chain;
 use crate::error::Error;
-use crate::journal::Journal;
-use crate::merge::Cuts;
+use crate::journal::{Entry, Journal};
+use crate::merge::{Cuts, Decision};
 use crate::meter::Meter;
 use crate::plan::fingerprint;
+use crate::relation::Relations;
 use crate::retry::{Backoff, can_retry};
 use crate::settings::{ApplyMode, Settings};
 use assemble::Assembly;
@@ -284,13 +285,14 @@ impl Applying {
         self.trimmable.store(upto, Ordering::Relaxed);
     }
 
-    /// Reads one row alone, under a cut that contains `transaction`, and puts it on record.
+    /// Reads the row that is missing alone, under a cut that contains `transaction`, and puts it on record; with it those
+    /// that the log will ask for soon, as each time costs reading the log again from the last commit.
     ///
     /// The row's earlier changes that are not written yet are contained in that cut as well, as they came before on
     /// the same row; decided again, they are skipped for this key.
     async fn fetch(&mut self, table: usize, key: &Key, transaction: &Transaction) -> Result<(), Error> {
         let planned = &self.catalog.tables[table];
-        let fetched = loop {
+        let first = loop {
             let fetched = self.reader.fetch(planned, key).await?;
             if fetched.cut.contains(transaction) {
                 break fetched;
@@ -307,16 +309,58 @@ impl Applying {
             }
         };
         self.meter.retrying("apply", None);
+        let mut rows = vec![(table, key.clone(), first)];
+        for (table, key, transaction) in self.missing_soon()? {
+            if (table, &key) != (rows[0].0, &rows[0].1) {
+                let fetched = self.reader.fetch(&self.catalog.tables[table], &key).await?;
+                // One that no snapshot shows yet is asked for again when its turn comes.
+                if fetched.cut.contains(&transaction) {
+                    rows.push((table, key, fetched));
+                }
+            }
+        }
         let settled = self.reader.position().await?;
-        // Before the write: it may land without an answer, and the next session takes its cut over from the record.
+        // Before the writes: they may land without an answer, and the next session takes their cuts over from the record.
         self.settled = self.settled.clone().max(settled);
         let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
         if !mutant::on(mutant::APPLY_FETCHES_BLINDLY) {
             self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
         }
-        applier.write_fetched(table, key, fetched.row.as_ref(), &fetched.cut).await?;
-        self.cuts.fetched(table, key.clone(), fetched.cut);
+        for (table, key, fetched) in rows {
+            applier.write_fetched(table, &key, fetched.row.as_ref(), &fetched.cut).await?;
+            self.cuts.fetched(table, key, fetched.cut);
+        }
         Ok(())
+    }
+
+    /// The rows that the durable log will want fetched under the cuts as they are, and the first transaction that does.
+    fn missing_soon(&self) -> Result<Vec<(usize, Key, Transaction)>, Error> {
+        let mut cursor = self.journal.cursor(self.known + 1)?;
+        let (mut relations, mut entries) = (Relations::default(), Vec::new());
+        let (mut open, mut found, mut seen) = (None, Vec::new(), HashSet::new());
+        loop {
+            let more = cursor.try_next(&mut entries, READ_BYTES)?;
+            for entry in entries.drain(..) {
+                match (entry, open) {
+                    (Entry::Begin(transaction), _) => open = Some(transaction),
+                    (Entry::Relation(relation), _) => relations.learn(&relation, &self.catalog)?,
+                    (Entry::Change(change @ Change::Update { old: Some(_), .. }), Some(transaction)) => {
+                        let change = relations.arrange(change)?;
+                        let decision = self.cuts.decide(&transaction, change, &self.catalog.tables)?;
+                        if let Decision::Fetch { table, key } = decision
+                            && !self.held.contains_key(&table)
+                            && seen.insert((table, key.clone()))
+                        {
+                            found.push((table, key, transaction));
+                        }
+                    }
+                    (Entry::Change(_) | Entry::Commit { .. }, _) => {}
+                }
+            }
+            if !more || found.len() >= MISSING_MAX {
+                return Ok(found);
+            }
+        }
     }
 
     /// Tries once more to bring held tables up to the others.
@@ -353,6 +397,9 @@ impl Applying {
         Ok(())
     }
 }
+
+/// Rows fetched alone at a time: a round trip to the source each, so a second or so.
+const MISSING_MAX: usize = 500;
 
 /// Entries are read from the journal in pieces of about this size.
 const READ_BYTES: usize = 1 << 20;

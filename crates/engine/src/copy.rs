@@ -189,6 +189,9 @@ impl Copying {
             let job = match queue.lock().await.next(self, wave).await {
                 Ok(Some(job)) => job,
                 Ok(None) => return (loaded, Ok(())),
+                Err(Error::Connector(error)) if !can_retry(&error) => {
+                    return (loaded, Err(self.explain(error).await));
+                }
                 Err(error) => return (loaded, Err(error)),
             };
             let mut stop = self.stop.clone();

@@ -14,7 +14,7 @@ use crate::apply::{Applying, Ended, Goal};
 use crate::capture::{Capturing, chain};
 use crate::copy::Copying;
 use crate::error::Error;
-use crate::journal::{Append, Journal};
+use crate::journal::{self, Append, Journal};
 use crate::machine::{CaptureRuns, Machine};
 use crate::merge::Cuts;
 use crate::meter::Meter;
@@ -47,17 +47,8 @@ pub async fn run(
     status: watch::Sender<Status>,
     stop: watch::Receiver<bool>,
 ) -> Result<Outcome, Error> {
-    let Some((mut claim, plan)) =
-        begin(reader.as_ref(), writer.as_ref(), &machine, &settings, &status, stop.clone()).await?
-    else {
-        return Ok(Outcome::Stopped);
-    };
-    let (journal, append) = Journal::open_on(
-        Arc::clone(&machine.disk),
-        &store::journal_dir(&settings.dir),
-        claim.epoch,
-        settings.segment_bytes,
-    )?;
+    let begun = begin(reader.as_ref(), writer.as_ref(), &machine, &settings, &status, stop.clone()).await?;
+    let Some(Begun { mut claim, plan, journal, append }) = begun else { return Ok(Outcome::Stopped) };
     whole_journal(&settings, &journal, &claim)?;
     claim.finished &= passed_all_cuts(&claim, &plan) || mutant::on(mutant::COPY_BELIEVES_FINISHED);
 
@@ -96,8 +87,16 @@ pub async fn run(
     outcome
 }
 
-/// Takes the stream over and finds or makes the plan, trying again while a server cannot be reached. Each step may be
-/// repeated: a claim only raises the epoch, and a plan counts once it is stored.
+/// What the work begins with.
+struct Begun {
+    claim: Claim,
+    plan: Plan,
+    journal: Journal,
+    append: Append,
+}
+
+/// Takes the stream over, finds or makes the plan and opens the journal, trying again while a server cannot be reached.
+/// Each step may be repeated: a claim only raises the epoch, and a plan counts once it is stored.
 async fn begin(
     reader: &dyn Reader,
     writer: &dyn Writer,
@@ -105,16 +104,17 @@ async fn begin(
     settings: &Settings,
     status: &watch::Sender<Status>,
     mut stop: watch::Receiver<bool>,
-) -> Result<Option<(Claim, Plan)>, Error> {
+) -> Result<Option<Begun>, Error> {
     let mut backoff = Backoff::new();
-    let attempt = async || -> Result<(Claim, Plan), Error> {
-        let claim = writer.claim(&settings.name).await?;
+    let attempt = async || -> Result<Begun, Error> {
+        let mut claim = writer.claim(&settings.name).await?;
         failpoint::hit(failpoint::CLAIM_AFTER);
         let plan = match store::load(machine.disk.as_ref(), &settings.dir)? {
             Some(plan) => plan,
             None => make_plan(reader, machine, settings, &claim).await?,
         };
-        Ok((claim, plan))
+        let (journal, append) = open_journal(writer, machine, settings, &mut claim).await?;
+        Ok(Begun { claim, plan, journal, append })
     };
     loop {
         let result = tokio::select! {
@@ -164,6 +164,38 @@ async fn make_plan(
     store::save(machine.disk.as_ref(), &settings.dir, &plan)?;
     failpoint::hit(failpoint::PLAN_AFTER);
     Ok(plan)
+}
+
+/// Opens the journal under the claim's epoch.
+///
+/// A target that was restored knows fewer owners than the journal does. Nobody but us owns it, so it is claimed again until
+/// the epoch is new to the journal as well: an old owner that is still about would else share it.
+async fn open_journal(
+    writer: &dyn Writer,
+    machine: &Machine,
+    settings: &Settings,
+    claim: &mut Claim,
+) -> Result<(Journal, Append), Error> {
+    let dir = store::journal_dir(&settings.dir);
+    loop {
+        let disk = Arc::clone(&machine.disk);
+        match Journal::open_on(disk, &dir, claim.epoch, settings.segment_bytes) {
+            Err(journal::Error::Fenced { found, .. }) => {
+                let owner = Owner { stream: settings.name.clone(), epoch: claim.epoch };
+                // Fenced when somebody has taken over since, whose epoch it is that the journal knows.
+                writer.ledger(&owner).await?;
+                tracing::warn!(
+                    found,
+                    epoch = claim.epoch,
+                    "the target knows fewer owners than the journal; was it restored?"
+                );
+                while claim.epoch <= found {
+                    *claim = writer.claim(&settings.name).await?;
+                }
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// The journal must reach to where the target stands: what is missing between them is nowhere else.

@@ -113,14 +113,9 @@ pub enum Fault {
     /// The target is restored to what it had so many commits ago.
     TargetRestored {
         commits: usize,
+        /// While a row is being fetched alone, and not at once.
+        at_fetch: bool,
     },
-}
-
-impl Fault {
-    /// After it the migration may have to be given up, with a reason, and never with wrong rows.
-    pub fn may_be_final(&self) -> bool {
-        matches!(self, Fault::SourceFailsOver { .. } | Fault::TargetRestored { .. })
-    }
 }
 
 const CLIENTS: u64 = 4;
@@ -273,9 +268,10 @@ fn faults(dice: &mut Dice, tables: u64, moving: bool, moments: u64) -> Vec<(u64,
         faults.push((dice.between(1, moments), Fault::SourceFailsOver { lost: dice.below(4) as usize }));
     }
     if dice.percent(if moving { 70 } else { 20 }) {
-        let commits = dice.between(1, 10) as usize;
+        let commits = dice.between(1, 6) as usize;
+        let at_fetch = moving && dice.percent(50);
         let moment = if dice.percent(60) { dice.between(20, 300) } else { dice.between(20, moments) };
-        faults.push((moment, Fault::TargetRestored { commits }));
+        faults.push((moment, Fault::TargetRestored { commits, at_fetch }));
     }
     faults.sort_by_key(|(moment, _)| *moment);
     faults

@@ -258,9 +258,10 @@ impl Player<'_> {
                 inner.restored
             }
             engine::Error::TargetWentBack { .. } => inner.restored,
-            // The copy meets chunks and rows that it had thrown away; when it is started again it knows of them.
+            // The copy meets chunks and rows that it had thrown away, or its claim is gone; when it is started again it
+            // knows of that.
             engine::Error::Connector(error)
-                if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Refused) =>
+                if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::Fenced) =>
             {
                 inner.restored
             }

@@ -124,6 +124,7 @@ impl connector::Reader for Reader {
             let row = inner.source.visible[table].get(&id).map(Row::cells);
             let cut = inner.source.cut();
             inner.tell(|| format!("row {id} of t{table} is fetched alone under {cut:?}"));
+            inner.fetching();
             Ok(Fetched { row, cut })
         })
         .await

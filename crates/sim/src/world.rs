@@ -79,6 +79,7 @@ pub(crate) struct Inner {
     pub past: Vec<Target>,
     keep_past: bool,
     pub restored: bool,
+    restore_at_fetch: Option<usize>,
     /// The position after which capture began, once it is prepared.
     pub prepared: Option<u64>,
     signal: Option<Signal>,
@@ -140,6 +141,7 @@ impl World {
             past: Vec::new(),
             keep_past: history.faults.iter().any(|(_, fault)| matches!(fault, Fault::TargetRestored { .. })),
             restored: false,
+            restore_at_fetch: None,
             prepared: None,
             signal: None,
             notify: Arc::new(Notify::new()),
@@ -279,6 +281,7 @@ impl Inner {
     /// No more faults and no more writes: what is open ends, what is broken is repaired.
     pub(crate) fn become_calm(&mut self) {
         self.calm = true;
+        self.restore_at_fetch = None;
         self.faults.clear();
         while let Some((_, step)) = self.steps.pop_front() {
             self.step(step);
@@ -419,16 +422,22 @@ impl Inner {
                 self.failed_over = true;
                 self.source_side.generation += 1;
             }
-            Fault::TargetRestored { commits } => self.restore(commits),
+            Fault::TargetRestored { commits, at_fetch: false } => self.restore(commits),
+            Fault::TargetRestored { commits, at_fetch: true } => self.restore_at_fetch = Some(commits),
+        }
+    }
+
+    /// A row is being fetched alone.
+    pub(crate) fn fetching(&mut self) {
+        if let Some(commits) = self.restore_at_fetch.take() {
+            self.tell(|| format!("the target is restored, {commits} commits back"));
+            self.restore(commits);
         }
     }
 
     fn restore(&mut self, commits: usize) {
         let Some(at) = self.past.len().checked_sub(commits + 1) else { return };
-        let epoch = self.target.epoch;
         self.target = self.past[at].clone();
-        // A restored target may well know an older owner only; the next claim raises it above every one.
-        self.target.epoch = self.target.epoch.max(epoch);
         self.past.truncate(at + 1);
         self.restored = true;
         self.target_side.generation += 1;

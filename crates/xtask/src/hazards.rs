@@ -44,6 +44,7 @@ const NOT_APPLICABLE: &[(&str, Engine, &str)] = &[
 const REFUSED: &[(&str, Engine, &str)] = &[
     ("C06", Engine::Postgres, "PG-STANDBY"),
     ("P03", Engine::Postgres, "CF-LOG-LOST"),
+    ("P06", Engine::Postgres, "CF-JOURNAL"),
     ("A08", Engine::Postgres, "public.t"),
 ];
 
@@ -60,6 +61,9 @@ struct Test {
     path: PathBuf,
 }
 
+/// Whether a test passed, by its binary and its name: two files may have a test of the same name.
+type Results = BTreeMap<(String, String), bool>;
+
 pub(crate) fn run(args: &[String]) -> Result {
     let list = match args {
         [] => false,
@@ -67,7 +71,7 @@ pub(crate) fn run(args: &[String]) -> Result {
         _ => return Err("hazards takes nothing but --list".into()),
     };
     let rows = rows()?;
-    let results = if list { BTreeMap::new() } else { results(&rows)? };
+    let results = if list { Results::new() } else { results(&rows)? };
     let mut failed = Vec::new();
     println!("{:<4} {:<10} {:<40} tests", "id", "engine", "verdict");
     for row in &rows {
@@ -98,7 +102,7 @@ impl Engine {
 
 impl Row {
     /// Without results it is only said whether there is anything to run. The error is a verdict too, one that must not stand.
-    fn verdict(&self, results: Option<&BTreeMap<String, bool>>) -> std::result::Result<String, String> {
+    fn verdict(&self, results: Option<&Results>) -> std::result::Result<String, String> {
         if self.tests.is_empty() {
             return match find(NOT_APPLICABLE, &self.id, self.engine) {
                 Some(reason) => Ok(format!("not applicable: {reason}")),
@@ -107,25 +111,38 @@ impl Row {
         }
         if let Some(results) = results {
             for test in &self.tests {
-                match results.get(&test.name) {
+                match results.get(&(test.binary(), test.name.clone())) {
                     Some(true) => {}
-                    Some(false) => return Err(format!("broken: {}", test.name)),
-                    None => return Err(format!("not run: {}", test.name)),
+                    Some(false) => return Err(format!("broken: {} {}", test.binary(), test.name)),
+                    None => return Err(format!("not run: {} {}", test.binary(), test.name)),
                 }
             }
         }
-        match find(REFUSED, &self.id, self.engine) {
+        let Some(text) = find(REFUSED, &self.id, self.engine) else {
+            return Ok(if results.is_some() { "held" } else { "has tests, not run" }.into());
+        };
+        // Some tests may end in a repair, or in either.
+        match self.tests.iter().filter(|test| test.asserts(text)).count() {
+            0 => Err(format!("no test asserts the refusal {text:?}")),
             _ if results.is_none() => Ok("has tests, not run".into()),
-            None => Ok("held".into()),
-            Some(text) if self.tests.iter().any(|test| test.asserts(text)) => {
-                Ok(format!("refused: {text:?}"))
-            }
-            Some(text) => Err(format!("no test asserts the refusal {text:?}")),
+            all if all == self.tests.len() => Ok(format!("refused: {text:?}")),
+            _ => Ok(format!("held or refused: {text:?}")),
         }
     }
 }
 
 impl Test {
+    /// As nextest calls it: `crate::file` for the tests beside a crate, and `crate` for those within its library.
+    fn binary(&self) -> String {
+        let path = self.path.strip_prefix(shell::root()).unwrap_or(&self.path).with_extension("");
+        let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+        match &parts[..] {
+            [_, name, tests, file, ..] if tests == "tests" => format!("{name}::{file}"),
+            [_, name, ..] => name.to_string(),
+            _ => String::new(),
+        }
+    }
+
     fn asserts(&self, text: &str) -> bool {
         fs::read_to_string(&self.path).is_ok_and(|source| {
             let body = source.split_once(&format!("fn {}(", self.name)).map_or("", |(_, body)| body);
@@ -200,37 +217,79 @@ fn is_of_hazard(name: &str) -> bool {
 }
 
 /// Runs them all, and says of each whether it passed. Whatever fails is in the table.
-fn results(rows: &[Row]) -> Result<BTreeMap<String, bool>> {
+fn results(rows: &[Row]) -> Result<Results> {
     install::run()?;
-    let names: BTreeSet<&str> =
-        rows.iter().flat_map(|row| &row.tests).map(|test| test.name.as_str()).collect();
-    let features = ["--workspace", "--features", "crossfade/failpoints"];
-    let mut command = shell::cargo();
-    if shell::exists("cargo-nextest") {
-        let filter = names.iter().map(|name| format!("test(/{name}$/)")).collect::<Vec<_>>().join(" + ");
-        command.args(["nextest", "run", "--no-fail-fast", "--color", "never", "--status-level", "all"]);
-        command.args(features).args(["-E", &filter]);
-    } else {
-        command.args(["test", "--no-fail-fast"]).args(features).arg("--").args(&names);
+    let mut names: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for test in rows.iter().flat_map(|row| &row.tests) {
+        names.entry(test.binary()).or_default().insert(&test.name);
     }
-    let said = said(&mut command)?;
-    let mut results = BTreeMap::new();
-    for line in said.lines() {
-        // nextest: `PASS [ 1.2s] (1/9) crate::file name`; cargo: `test name ... ok`.
-        let (passed, name) = match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
-            ["PASS", .., name] => (true, name),
-            ["FAIL" | "TIMEOUT" | "SIGABRT" | "SIGKILL", .., name] => (false, name),
-            ["test", name, "...", result] => (result == "ok", name),
-            _ => continue,
-        };
-        let name = name.rsplit("::").next().unwrap_or(name);
-        // A failure counts, however often it is listed.
-        results.entry(name.to_owned()).and_modify(|all: &mut bool| *all &= passed).or_insert(passed);
-    }
+    let results = if shell::exists("cargo-nextest") { by_nextest(&names)? } else { by_cargo(&names)? };
     match results.is_empty() {
-        true => Err(format!("no test ran:\n{said}")),
+        true => Err("no test ran".into()),
         false => Ok(results),
     }
+}
+
+fn by_nextest(names: &BTreeMap<String, BTreeSet<&str>>) -> Result<Results> {
+    let tests = names.iter().flat_map(|(binary, names)| names.iter().map(move |name| (binary, name)));
+    let filter: Vec<String> =
+        tests.map(|(binary, name)| format!("binary_id({binary}) & test(/{name}$/)")).collect();
+    let mut command = shell::cargo();
+    command.args(["nextest", "run", "--no-fail-fast", "--color", "never", "--status-level", "all"]);
+    command.args(["--workspace", "--features", "crossfade/failpoints", "-E", &filter.join(" + ")]);
+    Ok(collected(said(&mut command)?.lines().filter_map(nextest_line)))
+}
+
+/// `PASS [ 1.2s] (1/9) crate::file module::name`
+fn nextest_line(line: &str) -> Option<(String, &str, bool)> {
+    match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+        ["PASS", .., binary, name] => Some((binary.to_owned(), name, true)),
+        ["FAIL" | "TIMEOUT" | "SIGABRT" | "SIGKILL" | "SIGSEGV", .., binary, name] => {
+            Some((binary.to_owned(), name, false))
+        }
+        _ => None,
+    }
+}
+
+/// One binary after the other, for cargo does not say of which a result is.
+fn by_cargo(names: &BTreeMap<String, BTreeSet<&str>>) -> Result<Results> {
+    let mut results = Results::new();
+    for (binary, names) in names {
+        let (name, file) = binary.split_once("::").unwrap_or((binary, ""));
+        let mut command = shell::cargo();
+        command.args(["test", "--no-fail-fast", "-p", name]);
+        match file {
+            "" => command.arg("--lib"),
+            _ => command.args(["--test", file]),
+        };
+        if name == "crossfade" {
+            command.args(["--features", "failpoints"]);
+        }
+        let said = said(command.arg("--").args(names))?;
+        results.extend(collected(said.lines().filter_map(|line| {
+            let (name, passed) = cargo_line(line)?;
+            Some((binary.clone(), name, passed))
+        })));
+    }
+    Ok(results)
+}
+
+/// `test module::name ... ok`
+fn cargo_line(line: &str) -> Option<(&str, bool)> {
+    match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+        ["test", name, "...", result] => Some((name, result == "ok")),
+        _ => None,
+    }
+}
+
+/// A failure counts, however often it is listed.
+fn collected<'a>(lines: impl Iterator<Item = (String, &'a str, bool)>) -> Results {
+    let mut results = Results::new();
+    for (binary, name, passed) in lines {
+        let name = name.rsplit("::").next().unwrap_or(name).to_owned();
+        results.entry((binary, name)).and_modify(|all| *all &= passed).or_insert(passed);
+    }
+    results
 }
 
 /// What it prints on either stream, however it ends: a failed test is a result, too.
@@ -258,10 +317,13 @@ mod tests {
 
     #[test]
     fn a_failed_or_missing_result_is_never_held() {
-        let test = Test { name: "c02_x".into(), path: PathBuf::new() };
+        let path = shell::root().join("crates/crossfade/tests/cut.rs");
+        let test = Test { name: "c02_x".into(), path };
         let row = Row { id: "C02".into(), engine: Engine::Postgres, tests: vec![test] };
-        let of = |passed| row.verdict(Some(&BTreeMap::from([("c02_x".to_owned(), passed)])));
-        assert_eq!(of(true), Ok("held".to_owned()));
-        assert!(of(false).is_err() && row.verdict(Some(&BTreeMap::new())).is_err());
+        let of = |line| row.verdict(Some(&collected(nextest_line(line).into_iter())));
+        assert_eq!(of("    PASS [   1.2s] (1/9) crossfade::cut c02_x"), Ok("held".to_owned()));
+        assert!(of("    FAIL [   1.2s] (1/9) crossfade::cut c02_x").is_err());
+        assert!(of("    SLOW [> 60.0s] crossfade::cut c02_x").is_err(), "not yet a result");
+        assert!(of("    PASS [   1.2s] (1/9) crossfade::shape c02_x").is_err(), "another test of that name");
     }
 }
