@@ -65,13 +65,13 @@ struct Test {
 type Results = BTreeMap<(String, String), bool>;
 
 pub(crate) fn run(args: &[String]) -> Result {
-    let list = match args {
-        [] => false,
-        [flag] if flag == "--list" => true,
-        _ => return Err("hazards takes nothing but --list".into()),
-    };
     let rows = rows()?;
-    let results = if list { Results::new() } else { results(&rows)? };
+    let (list, results) = match args {
+        [] => (false, results(&rows)?),
+        [flag] if flag == "--list" => (true, Results::new()),
+        [flag, path] if flag == "--results" => (false, written(path)?),
+        _ => return Err("hazards takes --list or --results FILE, or nothing".into()),
+    };
     let mut failed = Vec::new();
     println!("{:<4} {:<10} {:<40} tests", "id", "engine", "verdict");
     for row in &rows {
@@ -226,6 +226,16 @@ fn results(rows: &[Row]) -> Result<Results> {
     let results = if shell::exists("cargo-nextest") { by_nextest(&names)? } else { by_cargo(&names)? };
     match results.is_empty() {
         true => Err("no test ran".into()),
+        false => Ok(results),
+    }
+}
+
+/// The results of a run of all tests that is over, as `cargo xtask test` printed them.
+fn written(path: &str) -> Result<Results> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let results = collected(text.lines().filter_map(nextest_line));
+    match results.is_empty() {
+        true => Err(format!("{path} shows no result of a test")),
         false => Ok(results),
     }
 }

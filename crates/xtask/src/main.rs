@@ -31,7 +31,9 @@ cargo xtask VERB
                                    simulated migrations by seed, each step checked; one seed is told as a story
   mutants                          breaks one rule after the other and shows which check of the simulation sees it
   fuzz [--seconds N]               random bytes for everything that reads bytes from outside, N seconds (60) each
-  hazards [--list]                 which hazard was tried on which engine, and what came of it
+  hazards [--list | --results FILE]
+                                   which hazard was tried on which engine, and what came of it; runs the tests,
+                                   unless FILE is what `cargo xtask test` printed
   tidy                             formatting, lints, and which crate may depend on which";
 
 fn main() -> ExitCode {

@@ -542,3 +542,43 @@ fn lag_in_bytes_shrinks_with_every_transaction() {
         assert!((middle / half - 1.0).abs() < 0.1, "{middle} {half}");
     }
 }
+
+/// An owner that was taken over begins one more segment before it learns so. Once its successor's segments of the same
+/// transactions are trimmed, that one would be the oldest by name.
+#[test]
+fn what_an_owner_began_after_it_was_taken_over_is_no_part_of_the_journal() {
+    let folder = Folder::new();
+    let (_, mut old) = Journal::open_sized(&folder.path, 1, 1).unwrap();
+    append_one(&mut old, 1);
+    old.sync().unwrap();
+    let (successor, mut new) = Journal::open_sized(&folder.path, 2, 1).unwrap();
+    append_one(&mut old, 2);
+    assert!(matches!(old.sync(), Err(Error::Fenced { .. })));
+    assert!(folder.segment(1, 1).exists(), "the old owner has begun a segment");
+    for number in 2..5 {
+        append_one(&mut new, number);
+        new.sync().unwrap();
+    }
+    successor.trim(3).unwrap();
+    let (journal, _append) = Journal::open(&folder.path, 3).unwrap();
+    assert_eq!(journal.first_seq(), 4);
+    assert!(matches!(journal.cursor(2), Err(Error::Trimmed { .. })));
+    assert!(!folder.segment(1, 1).exists(), "nobody needs it");
+}
+
+#[test]
+fn a_head_whose_block_was_never_written_is_a_torn_one() {
+    let folder = Folder::new();
+    let (_journal, mut append) = Journal::open(&folder.path, 1).unwrap();
+    append_one(&mut append, 1);
+    append.sync().unwrap();
+    let head = std::fs::read(folder.segment(1, 0)).unwrap();
+    for written in 0..8 {
+        let torn = folder.copy();
+        let mut bytes = head.clone();
+        bytes[written..].fill(0);
+        std::fs::write(torn.segment(2, 0), bytes).unwrap();
+        let (journal, _append) = Journal::open(&torn.path, 3).unwrap();
+        assert_eq!(journal.last().map(|(seq, _)| seq), Some(1), "{written} bytes of it were written");
+    }
+}
