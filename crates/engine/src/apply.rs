@@ -343,9 +343,12 @@ impl Applying {
             for entry in entries.drain(..) {
                 match (entry, open) {
                     (Entry::Begin(transaction), _) => open = Some(transaction),
-                    (Entry::Relation(relation), _) => relations.learn(&relation, &self.catalog)?,
+                    // What must stop the migration there is said when everything before it has been applied.
+                    (Entry::Relation(relation), _) if relations.learn(&relation, &self.catalog).is_err() => {
+                        return Ok(found);
+                    }
                     (Entry::Change(change @ Change::Update { old: Some(_), .. }), Some(transaction)) => {
-                        let change = relations.arrange(change)?;
+                        let Ok(change) = relations.arrange(change) else { return Ok(found) };
                         let decision = self.cuts.decide(&transaction, change, &self.catalog.tables)?;
                         if let Decision::Fetch { table, key } = decision
                             && !self.held.contains_key(&table)
@@ -354,7 +357,7 @@ impl Applying {
                             found.push((table, key, transaction));
                         }
                     }
-                    (Entry::Change(_) | Entry::Commit { .. }, _) => {}
+                    (Entry::Relation(_) | Entry::Change(_) | Entry::Commit { .. }, _) => {}
                 }
             }
             if !more || found.len() >= MISSING_MAX {
