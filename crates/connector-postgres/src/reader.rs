@@ -87,18 +87,14 @@ impl Reader for PostgresReader {
         check::identities(&mut client, catalog).await?;
         // First the publication: the slot decodes with the catalog as it was at each change, and a publication that
         // did not exist then is an error there.
-        let republished = publish(&mut client, &name, catalog).await?;
-        let mut standing = standing_slot(client.doing("look for the replication slot"), &name).await?;
-        if republished && standing.is_some() {
-            // It may hold changes that were written before their table was published, and would not deliver them.
-            // Nobody depends on it yet: there is no plan.
+        publish(&mut client, &name, catalog).await?;
+        if standing_slot(client.doing("look for the replication slot"), &name).await?.is_some() {
+            // Of a run that died before it had a plan, so nobody depends on it. Its log may hold changes from before their
+            // table was published, or of a shape that is not the plan's.
+            tracing::info!(slot = %name, "the replication slot of an earlier try is made anew");
             drop_slot(&mut client, &name).await?;
-            standing = None;
         }
-        let lsn = match standing {
-            Some(lsn) => lsn,
-            None => stream::create_slot(&self.settings, &name, SLOT_PATIENCE).await?,
-        };
+        let lsn = stream::create_slot(&self.settings, &name, SLOT_PATIENCE).await?;
         visible(client.doing("wait until all that the slot leaves out is visible")).await?;
         Ok(lsn::position(lsn))
     }
@@ -247,8 +243,7 @@ async fn drop_slot(client: &mut Client, name: &str) -> Result<()> {
 ///
 /// A slot is consistent once the transactions that it knew of are over. One that began after that, and whose commit was
 /// in the log before the slot's position, is not delivered; while it waits for a synchronous standby no snapshot shows
-/// it either. A wave that began now would lose it. Also for a slot that stands already: whoever created it may have
-/// died before this wait.
+/// it either. A wave that began now would lose it.
 async fn visible(client: &mut Client) -> Result<()> {
     let deadline = tokio::time::Instant::now() + SLOT_PATIENCE;
     // An id of our own: a snapshot's xmax is only the first after the last that is over, and would leave out the youngest.
@@ -305,8 +300,8 @@ fn snapshot(text: &str) -> Result<Snapshot> {
 }
 
 /// Publishes the catalog's tables: partitioned ones by their root, so that leaves to come are in the log too (and are
-/// noticed); the others alone, without tables that inherit from them. True when something else was published before.
-async fn publish(client: &mut Client, name: &str, catalog: &Catalog) -> Result<bool> {
+/// noticed); the others alone, without tables that inherit from them.
+async fn publish(client: &mut Client, name: &str, catalog: &Catalog) -> Result<()> {
     client.doing("create the publication");
     let mut published: Vec<String> = catalog
         .tables
@@ -319,33 +314,20 @@ async fn publish(client: &mut Client, name: &str, catalog: &Catalog) -> Result<b
     published.sort_unstable();
     published.dedup();
     let tables = published.join(", ");
-    let before = published_tables(client, name).await?;
-    let statement = if before.is_none() {
+    let exists =
+        client.query("SELECT 1 FROM pg_catalog.pg_publication WHERE pubname = $1", &[text(name)]).await?;
+    let statement = if exists.is_empty() {
         format!("CREATE PUBLICATION {} FOR TABLE {tables}", sql::ident(name))
     } else {
         format!("ALTER PUBLICATION {} SET TABLE {tables}", sql::ident(name))
     };
-    client.execute(&statement).await.map_err(|error| match error.kind {
+    client.execute(&statement).await.map(drop).map_err(|error| match error.kind {
         ErrorKind::Permission => error.hint(
             "the source's user must own the tables and may create in the database: \
              GRANT CREATE ON DATABASE … TO …, or use the tables' owner",
         ),
         _ => error,
-    })?;
-    Ok(before.is_some() && before != published_tables(client, name).await?)
-}
-
-/// The oids of the published tables; `None` where there is no such publication.
-async fn published_tables(client: &mut Client, name: &str) -> Result<Option<String>> {
-    let rows = client
-        .query(
-            "SELECT coalesce((SELECT pg_catalog.string_agg(r.prrelid::text, ',' ORDER BY r.prrelid) \
-               FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid), '') \
-             FROM pg_catalog.pg_publication p WHERE p.pubname = $1",
-            &[text(name)],
-        )
-        .await?;
-    rows.into_iter().next().map(|row| Ok(Cells::of(row).text(0)?.to_owned())).transpose()
+    })
 }
 
 /// Whether the log's identity is the whole row although the table was given no REPLICA IDENTITY FULL: then the

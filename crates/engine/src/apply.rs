@@ -106,7 +106,11 @@ impl Applying {
             let before = self.trimmable.load(Ordering::Relaxed);
             let interrupt = match self.session(&goal).await {
                 // Another session tries the held tables that could not be tried in this one.
-                Ok(Ended::Reached) if self.held.keys().any(|table| !self.tried.contains(table)) => continue,
+                Ok(Ended::Reached)
+                    if self.known > 0 && self.held.keys().any(|table| !self.tried.contains(table)) =>
+                {
+                    continue;
+                }
                 Ok(ended) => return Ok(ended),
                 Err(interrupt) => interrupt,
             };
@@ -310,12 +314,21 @@ impl Applying {
         };
         self.meter.retrying("apply", None);
         let mut rows = vec![(table, key.clone(), first)];
-        for (table, key, transaction) in self.missing_soon()? {
-            if (table, &key) != (rows[0].0, &rows[0].1) {
-                let fetched = self.reader.fetch(&self.catalog.tables[table], &key).await?;
-                // One that no snapshot shows yet is asked for again when its turn comes.
-                if fetched.cut.contains(&transaction) {
-                    rows.push((table, key, fetched));
+        for (table, key, transaction) in self.missing_soon().await? {
+            if *self.stop.borrow() {
+                break;
+            }
+            if (table, &key) == (rows[0].0, &rows[0].1) {
+                continue;
+            }
+            match self.reader.fetch(&self.catalog.tables[table], &key).await {
+                Ok(fetched) if fetched.cut.contains(&transaction) => rows.push((table, key, fetched)),
+                // No snapshot shows it yet; it is asked for again when its turn comes.
+                Ok(_) => {}
+                // Only the first row is needed now. What stands in another's way is said when that one's turn comes.
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "a row could not be fetched ahead of its turn");
+                    break;
                 }
             }
         }
@@ -333,12 +346,13 @@ impl Applying {
         Ok(())
     }
 
-    /// The rows that the durable log will want fetched under the cuts as they are, and the first transaction that does.
-    fn missing_soon(&self) -> Result<Vec<(usize, Key, Transaction)>, Error> {
+    /// The rows that the log's next stretch will want fetched under the cuts as they are, each with the first transaction
+    /// that does.
+    async fn missing_soon(&self) -> Result<Vec<(usize, Key, Transaction)>, Error> {
         let mut cursor = self.journal.cursor(self.known + 1)?;
         let (mut relations, mut entries) = (Relations::default(), Vec::new());
         let (mut open, mut found, mut seen) = (None, Vec::new(), HashSet::new());
-        loop {
+        for _ in 0..MISSING_READS {
             let more = cursor.try_next(&mut entries, READ_BYTES)?;
             for entry in entries.drain(..) {
                 match (entry, open) {
@@ -361,17 +375,20 @@ impl Applying {
                 }
             }
             if !more || found.len() >= MISSING_MAX {
-                return Ok(found);
+                break;
             }
+            // Reading is not waiting: the other parts of the feed get their turn here.
+            tokio::task::yield_now().await;
         }
+        Ok(found)
     }
 
     /// Tries once more to bring held tables up to the others.
     async fn retry_held(&mut self, applier: &mut dyn Applier, applied: u64) -> Result<(), Interrupt> {
         let held: Vec<(usize, u64)> = self.held.iter().map(|(&table, &seq)| (table, seq)).collect();
         for (table, from_seq) in held {
-            // Before the first progress there is nothing to record the release with, and nothing to replay.
-            if applier.record().progress.is_none() || self.tried.contains(&table) {
+            // A hold on what comes next has nothing to replay yet: it is tried when the rest has been applied.
+            if from_seq > applied || self.tried.contains(&table) {
                 if mutant::on(mutant::APPLY_FORGETS_HOLD) {
                     self.held.remove(&table);
                 }
@@ -403,6 +420,9 @@ impl Applying {
 
 /// Rows fetched alone at a time: a round trip to the source each, so a second or so.
 const MISSING_MAX: usize = 500;
+
+/// The log is searched so many times [`READ_BYTES`] ahead for them: 64 MiB, a second or less.
+const MISSING_READS: usize = 64;
 
 /// Entries are read from the journal in pieces of about this size.
 const READ_BYTES: usize = 1 << 20;

@@ -209,6 +209,13 @@ fn whole_journal(settings: &Settings, journal: &Journal, claim: &Claim) -> Resul
             applied_seq,
         });
     }
+    // Said now, and not when the copy is done and the log is needed.
+    let (from_seq, first_seq) = (applied_seq + 1, journal.first_seq());
+    if first_seq > from_seq {
+        return Err(
+            journal::Error::Trimmed { dir: store::journal_dir(&settings.dir), from_seq, first_seq }.into()
+        );
+    }
     Ok(())
 }
 

@@ -149,10 +149,6 @@ impl Journal {
     }
 
     /// The oldest transaction kept; where there is none, the number that the next one gets.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "part of the journal's contract; the engine does not need it yet")
-    )]
     pub(crate) fn first_seq(&self) -> u64 {
         self.shared.chain().first_seq()
     }
