@@ -174,6 +174,8 @@ pub(crate) struct RunArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum UntilArg {
+    /// The source's log up to now is in the journal; nothing is copied or applied
+    Captured,
     /// Every row that was there is on the target
     Copied,
     /// And everything that the source had committed by then is applied

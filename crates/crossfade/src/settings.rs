@@ -113,6 +113,7 @@ pub(crate) fn engine(args: &RunArgs, migration: &Migration, config: &Config) -> 
     settings.selection = migration.selection.clone();
     settings.until = match args.until {
         None => engine::Until::Stopped,
+        Some(UntilArg::Captured) => engine::Until::Captured,
         Some(UntilArg::Copied) => engine::Until::Copied,
         Some(UntilArg::CaughtUp) => engine::Until::CaughtUp,
     };

@@ -29,6 +29,7 @@ use crate::{Settings, Until, drift};
 pub enum Outcome {
     /// It was told to stop; everything done is durable.
     Stopped,
+    Captured,
     Copied,
     CaughtUp,
     /// Everything is caught up but for tables that are held back by a quarantined change.
@@ -245,6 +246,9 @@ impl Feed {
     /// The order of the work: tables, copy, keys, the log up to where all cuts are settled, the rest of the schema,
     /// and then the log for as long as is asked.
     async fn pipeline(&self, claim: Claim) -> Result<Outcome, Error> {
+        if self.settings.until == Until::Captured {
+            return self.captured().await;
+        }
         if !claim.finished {
             let created = self
                 .persist("create", || self.writer.create(&self.owner, &self.catalog, self.native.as_ref()));
@@ -278,6 +282,21 @@ impl Feed {
             return Ok(Outcome::Stopped);
         }
         self.follow(applying).await
+    }
+
+    /// Waits until the journal has what the source had committed by now.
+    async fn captured(&self) -> Result<Outcome, Error> {
+        let asked = self.persist("position", || self.reader.position()).await?;
+        let Some(asked) = asked else { return Ok(Outcome::Stopped) };
+        let (mut captured, mut stop) = (self.captured.subscribe(), self.stop.clone());
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => Ok(Outcome::Stopped),
+            // The sender lives in `self`.
+            _ = captured.wait_for(|captured| captured.as_ref().is_some_and(|captured| *captured >= asked)) => {
+                Ok(Outcome::Captured)
+            }
+        }
     }
 
     async fn copy(&self, ledger: Vec<Loaded>) -> Result<Option<Vec<Loaded>>, Error> {

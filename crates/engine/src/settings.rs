@@ -56,6 +56,8 @@ impl Settings {
 pub enum Until {
     /// Only when it is told to stop.
     Stopped,
+    /// Once everything that the source had committed when this was asked is in the journal. Nothing is copied or applied.
+    Captured,
     /// Once every chunk is on the target.
     Copied,
     /// Once every table is copied, the schema is finished, and everything that the source had committed when

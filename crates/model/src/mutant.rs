@@ -56,6 +56,8 @@ mutants! {
         "the source may free its log before the journal has it on disk";
     CAPTURE_KEEPS_TORN = "capture-keeps-torn":
         "a transaction that was cut off by a lost connection is not forgotten";
+    CAPTURE_RESUMES_UNSYNCED = "capture-resumes-unsynced":
+        "after a lost connection the log is asked for from before what is waiting for its fsync";
     CAPTURE_IDLE_INSIDE = "capture-idle-inside":
         "a quiet position is taken inside an open transaction";
     CAPTURE_TAKES_TWICE = "capture-takes-twice":

@@ -214,7 +214,7 @@ impl Player<'_> {
                     inner.false_alarm("a table is held back".to_owned());
                 }
             }
-            Ok(Ok(Outcome::Stopped | Outcome::Copied)) => {}
+            Ok(Ok(Outcome::Stopped | Outcome::Captured | Outcome::Copied)) => {}
         }
         self.down();
         false

@@ -169,7 +169,7 @@ async fn follow(
     let outcome = ended.map_err(|error| Error::Bug(error.to_string()))??;
     finish(outcome, &last, &dir, began.elapsed(), json)?;
     Ok(match outcome {
-        Outcome::Stopped | Outcome::Copied | Outcome::CaughtUp => Exit::Done,
+        Outcome::Stopped | Outcome::Captured | Outcome::Copied | Outcome::CaughtUp => Exit::Done,
         Outcome::Held => Exit::Blocked,
     })
 }
@@ -184,6 +184,7 @@ fn keep(dir: &Path, status: &Status) {
 fn finish(outcome: Outcome, last: &Status, dir: &Path, took: Duration, json: bool) -> Result<(), Error> {
     let told = match outcome {
         Outcome::Stopped => "stopped",
+        Outcome::Captured => "captured",
         Outcome::Copied => "copied",
         Outcome::CaughtUp => "caught_up",
         Outcome::Held => "held",
@@ -195,6 +196,7 @@ fn finish(outcome: Outcome, last: &Status, dir: &Path, took: Duration, json: boo
     let view = View::of(last).map_err(Error::unshown)?;
     let head = match outcome {
         Outcome::Stopped => "stopped at a durable point; the same command goes on from there",
+        Outcome::Captured => "captured: what the source had committed is in the journal; nothing was applied",
         Outcome::Copied => "copied; the same command without --until goes on and follows the source",
         Outcome::CaughtUp => "caught up: everything that the source had committed is on the target",
         Outcome::Held => "held: a change was refused by the target, and its table waits for a repair",
