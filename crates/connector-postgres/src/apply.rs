@@ -1,13 +1,16 @@
 //! Applies steps to the target over one pipelined session.
 
+use std::collections::{HashMap, HashSet};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{
     Applier, ApplyError, Error, ErrorKind, Net, Owner, Progress, Quarantined, Record, Refusal, Result, Retry,
     RowChange, RowUpdate, Step, failpoint,
 };
-use model::{Catalog, Cut, Key, Row, TableName, Value};
+use model::{Catalog, Cut, Key, Row, Table, TableName, Value};
 
+use crate::catalog::Cells;
 use crate::pipeline::Binder;
 use crate::records::{self, text};
 use crate::statement::Target;
@@ -21,6 +24,8 @@ pub(crate) struct PostgresApplier {
     /// By catalog index.
     targets: Vec<Target>,
     names: Vec<TableName>,
+    /// Tables in which rows of different keys can collide.
+    colliding: HashSet<TableName>,
     record: Record,
     open: bool,
 }
@@ -41,7 +46,17 @@ impl PostgresApplier {
         client.doing("apply changes");
         let record = records::record(&mut client, &owner).await?;
         let (names, targets) = create::targets(&mut client, catalog).await?;
-        Ok(PostgresApplier { client, owner, catalog: catalog.clone(), targets, names, record, open: false })
+        let colliding = colliding(&mut client, catalog, &names).await?;
+        Ok(PostgresApplier {
+            client,
+            owner,
+            catalog: catalog.clone(),
+            targets,
+            names,
+            colliding,
+            record,
+            open: false,
+        })
     }
 
     async fn begin(&mut self) -> Result<()> {
@@ -183,6 +198,30 @@ impl PostgresApplier {
         Ok(Some(statement))
     }
 
+    /// Nets that follow each other, in one exchange. Those that may collide are written one by one.
+    async fn nets(&mut self, steps: &[Step]) -> ApplyResult<()> {
+        let mut expected = Vec::new();
+        for step in steps {
+            let Step::Net(net) = step else { continue };
+            if self.may_collide(net) {
+                self.flush(&std::mem::take(&mut expected)).await?;
+                self.net(net).await?;
+            } else {
+                self.queue_net(net, &mut expected)?;
+            }
+        }
+        self.flush(&expected).await
+    }
+
+    /// Rows that exchange keys or other unique values collide when they are updated in place.
+    fn may_collide(&self, net: &Net) -> bool {
+        let key = &self.targets[net.table].key;
+        let moves = |update: &RowUpdate| {
+            update.key.0.iter().zip(key).any(|(old, &column)| update.row[column] != *old)
+        };
+        net.updates.len() > 1 && (self.rows_collide(net.table) || net.updates.iter().any(moves))
+    }
+
     async fn net(&mut self, net: &Net) -> ApplyResult<()> {
         // Updates that exchange unique values collide row by row; then they are done another way, from here.
         let may_collide = net.updates.len() > 1;
@@ -203,9 +242,14 @@ impl PostgresApplier {
     }
 
     async fn net_in_place(&mut self, net: &Net) -> ApplyResult<()> {
-        let table = net.table;
         let mut expected = Vec::new();
-        self.queue_deletes(net, &mut expected)?;
+        self.queue_net(net, &mut expected)?;
+        self.flush(&expected).await
+    }
+
+    fn queue_net(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
+        let table = net.table;
+        self.queue_deletes(net, expected)?;
         for (cells, updates) in by_cells(&self.targets[table], &net.updates) {
             let target = &self.targets[table];
             let statement = target.update_many(&cells);
@@ -215,8 +259,7 @@ impl PostgresApplier {
             })?;
             expected.push((table, statement, updates.len() as u64));
         }
-        self.queue_new(net, &mut expected)?;
-        self.flush(&expected).await
+        self.queue_new(net, expected)
     }
 
     /// Takes the updated rows out, and puts them back changed: no order of unique values can collide.
@@ -378,10 +421,11 @@ impl Applier for PostgresApplier {
     async fn write(&mut self, steps: &[Step]) -> ApplyResult<()> {
         self.begin().await?;
         self.client.doing("apply changes");
-        for step in steps {
-            self.fits(step).map_err(|error| *error)?;
-            match step {
-                Step::Net(net) => self.net(net).await?,
+        steps.iter().try_for_each(|step| self.fits(step)).map_err(|error| *error)?;
+        let both_net = |a: &Step, b: &Step| matches!((a, b), (Step::Net(_), Step::Net(_)));
+        for run in steps.chunk_by(both_net) {
+            match &run[0] {
+                Step::Net(_) => self.nets(run).await?,
                 Step::Ordered(changes) => self.ordered(changes).await?,
                 Step::Truncate { tables, restart_identity } => {
                     self.truncate(tables, *restart_identity).await?
@@ -394,9 +438,12 @@ impl Applier for PostgresApplier {
         Ok(())
     }
 
-    async fn commit(&mut self, progress: &Progress) -> Result<()> {
+    fn rows_collide(&self, table: usize) -> bool {
+        self.colliding.contains(&self.names[table])
+    }
+
+    async fn commit(&mut self, after: u64, progress: &Progress) -> Result<()> {
         self.begin().await?;
-        let standing = self.record.progress.as_ref().map_or(0, |progress| progress.seq);
         self.client.doing("record the progress").queue(
             "UPDATE crossfade.progress SET seq = $1, position = $2, position_order = $3, updated_at = pg_catalog.now() \
              WHERE stream = $4 AND epoch = $5 AND seq = $6",
@@ -406,7 +453,7 @@ impl Applier for PostgresApplier {
                 Some(progress.position.order.to_string()),
                 Some(self.owner.stream.clone()),
                 Some(self.owner.epoch.to_string()),
-                Some(standing.to_string()),
+                Some(after.to_string()),
             ],
         )?;
         let moved = self.client.flush_queued().await.map_err(|failed| failed.error)?;
@@ -415,8 +462,8 @@ impl Applier for PostgresApplier {
             // Fails with Fenced when it is not ours any more.
             let found = records::record(&mut self.client, &self.owner).await?;
             return Err(Error::new(ErrorKind::Conflict, "record the progress")
-                .with("expected transaction", standing)
-                .with("found", found.progress.map_or(0, |progress| progress.seq))
+                .with("expected transaction", after)
+                .with("found", found.applied())
                 .retry(Retry::Later));
         }
         failpoint::hit(failpoint::APPLY_BEFORE_COMMIT);
@@ -505,6 +552,31 @@ impl Applier for PostgresApplier {
             .await?;
         Ok(())
     }
+}
+
+/// The tables that have a unique index or an exclusion constraint beside the one that finds rows by their key.
+async fn colliding(
+    client: &mut Client,
+    catalog: &Catalog,
+    names: &[TableName],
+) -> Result<HashSet<TableName>> {
+    let rows = client
+        .simple(
+            "SELECT n.nspname, c.relname, count(*) FROM pg_catalog.pg_index i \
+             JOIN pg_catalog.pg_class c ON c.oid = i.indrelid \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE i.indisunique OR i.indisexclusion GROUP BY 1, 2",
+        )
+        .await?;
+    let mut unique = HashMap::new();
+    for row in rows {
+        let row = Cells(row);
+        unique.insert(TableName::new(row.text(0)?, row.text(1)?), row.parse::<u64>(2)?);
+    }
+    let collides = |(table, name): &(&Table, &TableName)| {
+        unique.get(name).copied().unwrap_or(0) > u64::from(table.key().is_some())
+    };
+    Ok(catalog.tables.iter().zip(names).filter(collides).map(|(_, name)| name.clone()).collect())
 }
 
 fn is_collision(error: &Error) -> bool {

@@ -183,6 +183,10 @@ impl Writer for PostgresWriter {
         Ok(Box::new(PostgresApplier::open(client, owner.clone(), catalog).await?))
     }
 
+    fn lanes_max(&self) -> usize {
+        usize::MAX
+    }
+
     async fn advance_sequences(&self, owner: &Owner, sequences: &[Sequence]) -> Result<()> {
         let mut client = self.session(owner).await?;
         client.doing("move a sequence ahead").execute("BEGIN").await?;

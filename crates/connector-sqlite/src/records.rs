@@ -111,13 +111,8 @@ pub(crate) fn record(connection: &Connection, stream: &str) -> Result<Record> {
     })
 }
 
-/// Moves the progress from where this applier left it.
-pub(crate) fn advance(
-    connection: &Connection,
-    owner: &Owner,
-    from: Option<&Progress>,
-    to: &Progress,
-) -> Result<()> {
+/// Moves the progress from transaction `after` on.
+pub(crate) fn advance(connection: &Connection, owner: &Owner, after: u64, to: &Progress) -> Result<()> {
     let rows = connection
         .prepare_cached(
             "UPDATE _crossfade_progress SET seq = ?3, position = ?4, position_order = ?5
@@ -130,7 +125,7 @@ pub(crate) fn advance(
                 to.seq,
                 to.position.text,
                 to.position.order.cast_signed(),
-                from.map(|progress| progress.seq)
+                (after > 0).then_some(after)
             ])
         })
         .during("record the progress")?;
@@ -140,7 +135,7 @@ pub(crate) fn advance(
     fence(connection, owner)?;
     Err(Error::new(ErrorKind::Conflict, "record the progress")
         .retry(Retry::Later)
-        .with("expected", from.map_or(0, |progress| progress.seq))
+        .with("expected", after)
         .hint("An earlier session of this process has moved it: read it again and go on from there."))
 }
 

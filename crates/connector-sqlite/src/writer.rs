@@ -311,13 +311,18 @@ impl Applier for SqliteApplier {
         self.session.run(move |connection| Ok(statements.write(connection, &steps))).await?
     }
 
-    async fn commit(&mut self, progress: &Progress) -> Result<()> {
+    /// One writer at a time is all that SQLite has.
+    fn rows_collide(&self, _table: usize) -> bool {
+        true
+    }
+
+    async fn commit(&mut self, after: u64, progress: &Progress) -> Result<()> {
         self.begin().await?;
-        let (owner, from, to) = (self.owner.clone(), self.record.progress.clone(), progress.clone());
+        let (owner, to) = (self.owner.clone(), progress.clone());
         let committed = self
             .session
             .run(move |connection| {
-                records::advance(connection, &owner, from.as_ref(), &to)?;
+                records::advance(connection, &owner, after, &to)?;
                 failpoint::hit(APPLY_BEFORE_COMMIT);
                 connection.execute_batch("COMMIT").during("commit applied changes").map_err(committing)?;
                 failpoint::hit(APPLY_COMMIT_UNANSWERED);

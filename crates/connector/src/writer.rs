@@ -77,8 +77,13 @@ pub trait Writer: Send + Sync {
         native: Option<&NativeSchema>,
     ) -> Result<Vec<(String, String)>>;
 
-    /// Opens the connection over which changes are applied.
+    /// Opens a connection over which changes are applied.
     async fn applier(&self, owner: &Owner, catalog: &Catalog) -> Result<Box<dyn Applier>>;
+
+    /// So many appliers at a time are of use, at most. Transactions of one may wait for those of an earlier one only.
+    fn lanes_max(&self) -> usize {
+        1
+    }
 
     /// Moves sequences to at least these values; never backwards.
     async fn advance_sequences(&self, owner: &Owner, sequences: &[Sequence]) -> Result<()>;
@@ -110,6 +115,13 @@ pub struct Record {
     pub progress: Option<Progress>,
     pub row_cuts: Vec<RowCut>,
     pub holds: Vec<Hold>,
+}
+
+impl Record {
+    /// The last transaction that the target has; 0 for none.
+    pub fn applied(&self) -> u64 {
+        self.progress.as_ref().map_or(0, |progress| progress.seq)
+    }
 }
 
 /// Up to where the target has the source's transactions.
@@ -163,9 +175,14 @@ pub trait Applier: Send {
     /// After an error the transaction is as good as rolled back: call [`Applier::rollback`].
     async fn write(&mut self, steps: &[Step]) -> std::result::Result<(), ApplyError>;
 
-    /// Records the progress and commits. The record moves only if it stands where this applier left it (or found
-    /// it); otherwise `Fenced`, or `Retry::Later` when an earlier session of ours had moved it. `Retry::Unknown` when the connection broke after the commit was sent.
-    async fn commit(&mut self, progress: &Progress) -> Result<()>;
+    /// Whether rows of this table with different keys can get in each other's way: it has another unique index, or
+    /// something like one.
+    fn rows_collide(&self, table: usize) -> bool;
+
+    /// Records the progress and commits. The record moves only if it stands at transaction `after`; otherwise `Fenced`, or
+    /// `Retry::Later` when a session of ours had moved it. `Retry::Unknown` when the connection broke after the commit was
+    /// sent.
+    async fn commit(&mut self, after: u64, progress: &Progress) -> Result<()>;
 
     async fn rollback(&mut self) -> Result<()>;
 

@@ -1,25 +1,26 @@
 //! Writes the journal to the target, exactly once and in order.
 //!
-//! One lane: every target transaction is a whole number of source transactions and carries the progress with it, so
-//! each committed state of the target is a state that the source's log passed through. Catch-up folds many source
-//! transactions into one target transaction; strict writes them change by change. While one slice is written the
-//! next is assembled.
+//! Every target transaction is a whole number of source transactions, folded to their net effect, and carries the
+//! progress with it; so each committed state of the target is a state that the source's log passed through. Catch-up
+//! gathers many source transactions into one target transaction; strict writes what is there at once. While groups are
+//! written in their lanes the next is assembled.
 //!
 //! A change that the target refuses is found by writing its stretch of the log again, one transaction at a time;
 //! it goes to quarantine, its table is held back in the journal, and everything else goes on.
 
+mod apart;
 mod assemble;
 mod isolate;
+mod lanes;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector::{Applier, ApplyError, Hold, Owner, Progress, Reader, Record, Refusal, Step, Writer};
+use connector::{Applier, Hold, Owner, Reader, Record, Refusal, Writer};
 use model::{Catalog, Change, Key, Loaded, Position, TableName, Transaction, mutant};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::capture::chain;
@@ -32,6 +33,7 @@ use crate::relation::Relations;
 use crate::retry::{Backoff, can_retry};
 use crate::settings::{ApplyMode, Settings};
 use assemble::Assembly;
+use lanes::Lanes;
 
 /// What apply works on, and what it knows.
 pub(crate) struct Applying {
@@ -59,6 +61,8 @@ pub(crate) struct Applying {
     pub(crate) trimmable: Arc<AtomicU64>,
     /// Up to this transaction the log is written one transaction at a time, to find what the target refuses.
     pub(crate) isolate_upto: u64,
+    /// Up to this transaction groups are not written side by side, as that has failed.
+    pub(crate) alone_upto: u64,
 }
 
 /// When [`Applying::run`] returns.
@@ -165,8 +169,19 @@ impl Applying {
             }
             applied = self.isolate(applier.as_mut(), applied + 1).await?;
         }
-        let lane = Lane::open(applier, applied, Arc::clone(&self.meter));
-        self.follow(lane, goal).await
+        let mut appliers = vec![applier];
+        for _ in 1..self.settings.apply_lanes.min(self.writer.lanes_max()) {
+            appliers.push(self.writer.applier(&self.owner, &self.catalog).await?);
+        }
+        let lanes = Lanes::open(
+            appliers,
+            &self.catalog,
+            applied,
+            self.alone_upto,
+            self.settings.group_changes,
+            &self.meter,
+        );
+        self.follow(lanes, goal).await
     }
 
     /// Takes over what the target has on record: of a hold or a fetched row whose answer was lost this process knows
@@ -196,11 +211,11 @@ impl Applying {
         Ok(())
     }
 
-    async fn follow(&mut self, mut lane: Lane, goal: &Goal) -> Result<Ended, Interrupt> {
+    async fn follow(&mut self, mut lanes: Lanes, goal: &Goal) -> Result<Ended, Interrupt> {
         let mut stop = self.stop.clone();
         let mut durable = self.journal.durable();
         let mut captured = self.captured.clone();
-        let mut applied = lane.applied.clone();
+        let mut applied = lanes.applied();
         let resumed = u64::from(!mutant::on(mutant::APPLY_RESUMES_AT_LAST) || *applied.borrow() == 0);
         let mut cursor = self.journal.cursor(*applied.borrow() + resumed)?;
         let mut assembly = Assembly::default();
@@ -209,59 +224,65 @@ impl Applying {
         loop {
             if *stop.borrow() {
                 // What is assembled and not committed is written again later; nothing is owed.
-                lane.abandon().await;
+                lanes.abandon().await;
                 return Ok(Ended::Stopped);
             }
             self.note_trimmable(*applied.borrow());
             if self.reached(goal, &durable, *applied.borrow()) {
-                lane.abandon().await;
+                lanes.abandon().await;
                 return Ok(Ended::Reached);
             }
             let more = cursor.try_next(&mut entries, READ_BYTES)?;
-            if assembly.is_fresh() {
-                assembly.ordered = self.in_order(*applied.borrow());
-            }
             for entry in entries.drain(..) {
                 if let Err(interrupt) = assembly.take_in(self, entry) {
                     // What was sent before is finished first: it was decided under the cuts as they were.
-                    if let Err((refusal, error)) = lane.close().await {
-                        return Err(lane_failed(refusal, error, assembly.last_seq));
-                    }
-                    return Err(interrupt);
+                    return Err(match lanes.close().await {
+                        Ok(()) => interrupt,
+                        Err(error) => error.interrupt(assembly.last_seq),
+                    });
                 }
-                if assembly.weight() >= self.settings.slice_bytes && !lane.send(assembly.slice()).await {
-                    return Err(lane.failed(assembly.last_seq).await);
+                let full = assembly.weight() >= self.settings.slice_bytes
+                    || (assembly.at_boundary()
+                        && (assembly.group_changes >= lanes.group_changes()
+                            || assembly.transactions >= GROUP_MAX));
+                if full && !lanes.send(assembly.slice()).await {
+                    return Err(self.lanes_failed(lanes, assembly.last_seq).await);
                 }
             }
             if assembly.is_fresh() {
                 linger = Instant::now() + LINGER;
             }
-            let ripe =
-                assembly.ordered || assembly.transactions >= GROUP_MAX || (!more && Instant::now() >= linger);
-            if ripe && assembly.at_boundary() && !assembly.is_fresh() && !lane.send(assembly.slice()).await {
-                return Err(lane.failed(assembly.last_seq).await);
+            let ripe = !more && (Instant::now() >= linger || self.is_near(*applied.borrow()));
+            if ripe && assembly.at_boundary() && !assembly.is_fresh() && !lanes.send(assembly.slice()).await {
+                return Err(self.lanes_failed(lanes, assembly.last_seq).await);
+            }
+            if lanes.has_ended() {
+                return Err(self.lanes_failed(lanes, assembly.last_seq).await);
             }
             if !more {
                 let waiting = !assembly.is_fresh();
-                let ended = tokio::select! {
+                tokio::select! {
                     biased;
-                    _ = stop.wait_for(|stop| *stop) => false,
-                    changed = applied.changed() => changed.is_err(),
-                    _ = durable.changed() => false,
-                    _ = captured.changed() => false,
-                    () = tokio::time::sleep_until(linger), if waiting => false,
-                };
-                if ended {
-                    return Err(lane.failed(assembly.last_seq).await);
+                    _ = stop.wait_for(|stop| *stop) => {}
+                    // Also when a lane has failed.
+                    _ = applied.changed() => {}
+                    _ = durable.changed() => {}
+                    _ = captured.changed() => {}
+                    () = tokio::time::sleep_until(linger), if waiting => {}
                 }
-            } else if lane.has_ended() {
-                return Err(lane.failed(assembly.last_seq).await);
             }
         }
     }
 
-    /// Strict order near the end of the log, folding when there is much to catch up with.
-    fn in_order(&self, applied: u64) -> bool {
+    /// What is written side by side may wait for each other on the target in ways that are not seen from here (an index
+    /// that was added by hand); so these transactions are written one group at a time before that is tried again.
+    async fn lanes_failed(&mut self, lanes: Lanes, upto: u64) -> Interrupt {
+        self.alone_upto = upto;
+        lanes.failed(upto).await
+    }
+
+    /// Near the end of the log what is there is written at once; when there is much to catch up with, more is gathered.
+    fn is_near(&self, applied: u64) -> bool {
         match self.settings.apply {
             ApplyMode::Strict => true,
             ApplyMode::CatchUp => false,
@@ -427,8 +448,7 @@ const MISSING_READS: usize = 64;
 /// Entries are read from the journal in pieces of about this size.
 const READ_BYTES: usize = 1 << 20;
 
-/// More than this to apply, and folding is worth the intermediate states it leaves out: at a few hundred bytes a
-/// change it is several thousand changes, about what strict order writes in a tenth of a second.
+/// With more than this to apply the target is not near: at a few hundred bytes a change, several thousand changes.
 const CATCH_UP_BYTES: u64 = 1 << 20;
 
 /// A folded slice that is not full waits this long for more: a set-based statement costs about the same for ten rows
@@ -437,98 +457,3 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// No more source transactions than this in one target transaction, so that the progress is seen to move.
 const GROUP_MAX: u64 = 20_000;
-
-/// What is sent to be written.
-pub(crate) struct Slice {
-    steps: Vec<Step>,
-    /// At a transaction boundary; without it the slice is part of a transaction that goes on.
-    commit: Option<Commit>,
-}
-
-pub(crate) struct Commit {
-    progress: Progress,
-    committed_us: i64,
-    transactions: u64,
-    changes: HashMap<usize, u64>,
-}
-
-/// The task that writes, one slice behind the assembly.
-struct Lane {
-    slices: Option<mpsc::Sender<Slice>>,
-    applied: watch::Receiver<u64>,
-    task: JoinHandle<Result<(), ApplyError>>,
-}
-
-impl Lane {
-    fn open(mut applier: Box<dyn Applier>, applied: u64, meter: Arc<Meter>) -> Lane {
-        let (slices, mut incoming) = mpsc::channel::<Slice>(1);
-        let (publish, applied) = watch::channel(applied);
-        let task = tokio::spawn(async move {
-            while let Some(slice) = incoming.recv().await {
-                if !slice.steps.is_empty() {
-                    applier.write(&slice.steps).await?;
-                }
-                if let Some(commit) = slice.commit {
-                    applier.commit(&commit.progress).await?;
-                    meter.applied(
-                        &commit.progress,
-                        commit.committed_us,
-                        commit.transactions,
-                        &commit.changes,
-                    );
-                    publish.send_replace(commit.progress.seq);
-                }
-            }
-            applier.rollback().await?;
-            Ok(())
-        });
-        Lane { slices: Some(slices), applied, task }
-    }
-
-    /// False when the task has ended: then [`Lane::failed`] says why.
-    async fn send(&mut self, slice: Slice) -> bool {
-        match &self.slices {
-            Some(slices) => slices.send(slice).await.is_ok(),
-            None => false,
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    async fn failed(self, upto: u64) -> Interrupt {
-        match self.close().await {
-            Err((refusal, error)) => lane_failed(refusal, error, upto),
-            Ok(()) => Interrupt::Failed(Error::Task { what: "applies", reason: "it ended early".into() }),
-        }
-    }
-
-    /// Lets what was sent be written, and ends.
-    async fn close(mut self) -> Result<(), (Option<Refusal>, Option<Error>)> {
-        self.slices = None;
-        match self.task.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(ApplyError::Refused(refusal))) => Err((Some(refusal), None)),
-            Ok(Err(ApplyError::Failed(error))) => Err((None, Some(error.into()))),
-            Err(error) => Err((None, Some(Error::Task { what: "applies", reason: error.to_string() }))),
-        }
-    }
-
-    /// Ends after what is being written; what becomes of it the next session reads from the record.
-    async fn abandon(self) {
-        if let Err((refusal, error)) = self.close().await {
-            let reason =
-                refusal.map(|refusal| refusal.error.to_string()).or(error.map(|error| error.to_string()));
-            tracing::debug!(?reason, "the last slice was not written; it is written again later");
-        }
-    }
-}
-
-fn lane_failed(refusal: Option<Refusal>, error: Option<Error>, upto: u64) -> Interrupt {
-    match (refusal, error) {
-        (Some(refusal), _) => Interrupt::Refused { refusal: Box::new(refusal), upto },
-        (None, Some(error)) => Interrupt::Failed(error),
-        (None, None) => Interrupt::Failed(Error::Task { what: "applies", reason: "it ended early".into() }),
-    }
-}

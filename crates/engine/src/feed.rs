@@ -361,6 +361,7 @@ impl Feed {
             tried: HashSet::new(),
             trimmable: Arc::clone(&self.trimmable),
             isolate_upto: 0,
+            alone_upto: 0,
         }))
     }
 

@@ -5,6 +5,7 @@
 //! of a row that was deleted) is not folded away: it is passed on in order, so that the target refuses it.
 //! `Unchanged` cells never overwrite a value. Pure.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use connector::{Net, RowChange, RowUpdate, Step};
@@ -107,6 +108,9 @@ impl Fold {
                 None => net.inserts.push(slot.row),
             }
         }
+        // Neighbours in the target's index are found and written together.
+        net.deletes.sort_unstable_by(near);
+        net.updates.sort_by(|a, b| near(&a.key, &b.key));
         if !(net.deletes.is_empty() && net.updates.is_empty() && net.inserts.is_empty()) {
             self.done.push(Step::Net(net));
         }
@@ -188,6 +192,16 @@ impl Open {
     fn vacated(&self, key: &Key) -> bool {
         self.deletes.contains(key) || self.moved.contains(key)
     }
+}
+
+/// The order of short texts before long ones, which is that of numbers.
+fn near(a: &Key, b: &Key) -> Ordering {
+    let one = |(a, b): (&Value, &Value)| match (a, b) {
+        (Value::Text(a), Value::Text(b)) => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
+        (Value::Integer(a), Value::Integer(b)) => a.cmp(b),
+        _ => Ordering::Equal,
+    };
+    a.0.iter().zip(&b.0).map(one).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 fn weight(row: &Row) -> usize {

@@ -24,6 +24,10 @@ pub struct Settings {
     /// After this many seconds a wave hands out no more key ranges and a new one begins.
     pub wave_seconds_max: u64,
     pub apply: ApplyMode,
+    /// Groups of transactions that are written at a time.
+    pub apply_lanes: usize,
+    /// No more changes than this in one group; below it groups follow the target's pace.
+    pub group_changes: u64,
     /// Size of one file of the journal: the unit in which its space is freed.
     pub segment_bytes: u64,
     /// Budget of one folded slice in memory.
@@ -43,6 +47,8 @@ impl Settings {
             one_cut_bytes_max: 16 << 30,
             wave_seconds_max: 300,
             apply: ApplyMode::Auto,
+            apply_lanes: 2,
+            group_changes: 200_000,
             segment_bytes: 64 << 20,
             // Three slices live at a time (assembled, waiting, being written), and one of them a second time as the
             // statement's parameters; all of it stays well below 256 MB.
@@ -69,8 +75,8 @@ pub enum Until {
 pub enum ApplyMode {
     /// Catch-up while behind, strict once near.
     Auto,
-    /// Folded, set-based: many source transactions become one target transaction.
+    /// Waits a moment for more: as many source transactions as the target's pace allows become one of the target's.
     CatchUp,
-    /// Row by row in source order.
+    /// Writes what is there at once.
     Strict,
 }

@@ -68,6 +68,12 @@ mutants! {
         "a segment is deleted while its last transaction is needed";
     JOURNAL_TRIMS_HELD = "journal-trims-held":
         "the changes of a table that is held back are deleted";
+    LANES_OVERLAP = "lanes-overlap":
+        "a group is written beside an uncommitted one that touches the same rows";
+    LANES_TEAR_MOVES = "lanes-tear-moves":
+        "of rows that exchange their keys some are written before their turn";
+    LANES_COMMIT_EARLY = "lanes-commit-early":
+        "a group is committed before its turn";
     APPLY_POSITION_INSIDE = "apply-position-inside":
         "the progress moves with every slice, also inside a transaction";
     APPLY_RESUMES_AT_LAST = "apply-resumes-at-last":

@@ -32,6 +32,8 @@ pub struct Tuning {
     pub by_key_ranges: bool,
     pub wave_seconds_max: u64,
     pub apply: ApplyMode,
+    pub apply_lanes: usize,
+    pub group_changes: u64,
     pub slice_bytes: usize,
     pub segment_bytes: u64,
 }
@@ -182,6 +184,8 @@ fn tuning(dice: &mut Dice) -> Tuning {
             1 => ApplyMode::CatchUp,
             _ => ApplyMode::Auto,
         },
+        apply_lanes: dice.between(1, 3) as usize,
+        group_changes: if dice.percent(60) { dice.between(1, 4) } else { 1 << 20 },
         slice_bytes: match dice.below(3) {
             0 => 1,
             1 => 700,

@@ -282,6 +282,8 @@ impl Process {
         let mut settings = Settings::new("sim", FOLDER);
         settings.until = until;
         settings.copy_streams = tuning.copy_streams;
+        settings.apply_lanes = tuning.apply_lanes;
+        settings.group_changes = tuning.group_changes;
         settings.one_cut_bytes_max = if tuning.by_key_ranges { 0 } else { u64::MAX };
         settings.wave_seconds_max = tuning.wave_seconds_max;
         settings.apply = tuning.apply;

@@ -64,10 +64,11 @@ impl Shrinking {
     }
 
     fn simplify(&mut self) -> bool {
-        let simpler: [fn(&mut History); 9] = [
+        let simpler: [fn(&mut History); 10] = [
             |history| history.rows = 0,
             |history| history.rows = history.rows.saturating_sub(1),
             |history| history.tuning.copy_streams = 1,
+            |history| history.tuning.apply_lanes = 1,
             |history| history.tuning.segment_bytes = 1 << 20,
             |history| history.tuning.slice_bytes = 1 << 20,
             |history| history.tuning.by_key_ranges = false,

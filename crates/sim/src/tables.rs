@@ -78,6 +78,14 @@ pub(crate) fn key(id: i64) -> Key {
     Key(vec![Value::Integer(id)])
 }
 
+/// The key in a row's cells, if it is there.
+pub(crate) fn id_of(cells: &model::Row) -> Option<i64> {
+    match cells[0] {
+        Value::Integer(id) => Some(id),
+        _ => None,
+    }
+}
+
 pub(crate) fn id(key: &Key) -> i64 {
     match key.0[..] {
         [Value::Integer(id)] => id,

@@ -3,7 +3,7 @@
 //! Every call that reaches a database passes through [`World::moment`], and there everything happens that the engine
 //! does not do itself: the application's writes, the faults, the end of waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::history::{Fault, History, Step};
 use crate::source::Source;
 use crate::tables::Shape;
 use crate::target::{Poison, Target};
+use crate::writer::Lock;
 
 /// A handle; all of them are one world.
 #[derive(Clone, Debug)]
@@ -69,6 +70,9 @@ pub(crate) struct Inner {
     full_until: u64,
     poison_until: u64,
     pub poison: Poison,
+    /// Sessions that write to the target so far; and of those that have a transaction open, whose they are and what they hold.
+    pub sessions: u64,
+    pub locked: BTreeMap<u64, (u64, Vec<Lock>)>,
     pub redeliver: usize,
     /// The source's log begins after this position.
     pub freed: u64,
@@ -134,6 +138,8 @@ impl World {
             full_until: 0,
             poison_until: 0,
             poison: Poison::default(),
+            sessions: 0,
+            locked: BTreeMap::new(),
             redeliver: 0,
             freed: 0,
             acknowledged_before: 0,

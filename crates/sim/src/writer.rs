@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 use connector::{
     ApplyError, Block, ChunkStream, Claim, Error, ErrorKind, Finding, Format, Hold, NativeSchema, Owner,
-    Progress, Quarantined, Record, Refusal, Result, Retry, RowCut, Step,
+    Progress, Quarantined, Record, Refusal, Result, Retry, RowChange, RowCut, Step,
 };
 use model::{Catalog, Chunk, Cut, Key, Loaded, Position, Row as Cells, Sequence, Table, TableName};
 
 use crate::check::invariant;
 use crate::tables::{self, Row};
-use crate::target::{Poison, Target};
+use crate::target::{Poison, Refused, Target};
 use crate::world::{Connection, Inner, Side, World};
 
 pub(crate) struct Writer {
@@ -190,9 +190,15 @@ impl connector::Writer for Writer {
                 row_cuts: target.row_cuts.clone(),
                 holds: target.holds.clone(),
             };
-            Ok(Applier { world, connection, owner: owner.clone(), record, open: None })
+            inner.sessions += 1;
+            let session = inner.sessions;
+            Ok(Applier { world, connection, owner: owner.clone(), session, record, open: None })
         });
         Ok(Box::new(applier.await?))
+    }
+
+    fn lanes_max(&self) -> usize {
+        usize::MAX
     }
 
     async fn advance_sequences(&self, owner: &Owner, _sequences: &[Sequence]) -> Result<()> {
@@ -212,14 +218,32 @@ struct Applier {
     world: World,
     connection: Connection,
     owner: Owner,
+    session: u64,
     record: Record,
     open: Option<Open>,
 }
 
-/// The open transaction.
+/// The open transaction. Others may commit meanwhile, so what it does is done again over what they leave.
+#[derive(Default)]
 struct Open {
-    next: Target,
-    written: Vec<(usize, Row)>,
+    steps: Vec<Step>,
+    released: Vec<TableName>,
+}
+
+/// A refusal, or the state that a transaction makes of what is committed and the rows that it writes.
+type Written = std::result::Result<(Target, Vec<(usize, Row)>), Refused>;
+
+impl Open {
+    /// The first `judged` steps have been judged when they were written.
+    fn over(&self, inner: &Inner, judged: usize) -> Written {
+        let (mut next, mut written) = (inner.target.clone(), Vec::new());
+        for (at, step) in self.steps.iter().enumerate() {
+            let poison = if at < judged { Poison::default() } else { inner.poison };
+            written.extend(next.write(&inner.shapes, poison, step)?);
+        }
+        next.holds.retain(|hold| !self.released.contains(&hold.table));
+        Ok((next, written))
+    }
 }
 
 impl Applier {
@@ -251,26 +275,25 @@ impl connector::Applier for Applier {
     }
 
     async fn write(&mut self, steps: &[Step]) -> std::result::Result<(), ApplyError> {
-        let open = self.open.take();
-        let (mut open, refused) = self
+        let (mut open, session) = (self.open.take().unwrap_or_default(), self.session);
+        let epoch = self.owner.epoch;
+        let (open, refused) = self
             .world
             .call(self.connection, "apply", |inner| {
                 inner.took(steps);
-                let mut open =
-                    open.unwrap_or_else(|| Open { next: inner.target.clone(), written: Vec::new() });
-                let poison: Poison = inner.poison;
-                for step in steps {
-                    match open.next.write(&inner.shapes, poison, step) {
-                        Ok(written) => open.written.extend(written),
-                        Err(refused) => return Ok((None, Some(refused))),
-                    }
-                }
-                Ok((Some(open), None))
+                inner.locks(session, epoch, steps);
+                let judged = open.steps.len();
+                open.steps.extend_from_slice(steps);
+                Ok(match open.over(inner, judged) {
+                    Ok(_) => (open, None),
+                    Err(refused) => (open, Some(refused)),
+                })
             })
             .await?;
         if let Some(refused) = refused {
             let kind = if refused.constraint { ErrorKind::Refused } else { ErrorKind::Conflict };
             let mut inner = self.world.lock();
+            inner.locked.remove(&self.session);
             inner.tell(|| format!("refused on t{}: {} {steps:?}", refused.table, refused.reason));
             // One that was taken over finds what the new owner wrote; it commits nothing.
             if inner.target.epoch == self.owner.epoch {
@@ -283,26 +306,39 @@ impl connector::Applier for Applier {
                 error: Error::new(kind, "apply a change").with("reason", refused.reason),
             }));
         }
-        self.open = open.take();
+        self.open = Some(open);
         Ok(())
     }
 
-    async fn commit(&mut self, progress: &Progress) -> Result<()> {
+    fn rows_collide(&self, table: usize) -> bool {
+        let inner = self.world.lock();
+        inner.shapes[table].unique && (inner.shapes[table].unique_before || inner.target.finished)
+    }
+
+    async fn commit(&mut self, after: u64, progress: &Progress) -> Result<()> {
         let open = self.open.take();
-        let (owner, before) = (self.owner.clone(), self.record.progress.clone());
+        let (owner, session) = (self.owner.clone(), self.session);
         self.world
             .call(self.connection, "commit", |inner| {
+                inner.locked.remove(&session);
                 owned(inner, &owner, "commit")?;
-                if inner.target.progress != before {
+                if inner.target.progress.as_ref().map_or(0, |progress| progress.seq) != after {
                     return Err(Error::new(ErrorKind::Database, "commit").retry(Retry::Later));
                 }
-                let open = open.unwrap_or_else(|| Open { next: inner.target.clone(), written: Vec::new() });
-                let mut next = open.next;
+                let (mut next, written) = match open.unwrap_or_default().over(inner, usize::MAX) {
+                    Ok(done) => done,
+                    Err(refused) => {
+                        // It was done once, and then another transaction committed.
+                        let what = format!("t{}: {}", refused.table, refused.reason);
+                        inner.violated(invariant::LANES_APART, what);
+                        return Err(Error::new(ErrorKind::Database, "commit"));
+                    }
+                };
                 if let Some(at) = next.forbidden(&inner.shapes) {
                     return Err(Error::new(ErrorKind::Refused, "commit").with("table", at));
                 }
                 next.progress = Some(progress.clone());
-                inner.applied(next, &open.written);
+                inner.applied(next, &written);
                 Ok(())
             })
             .await
@@ -313,7 +349,13 @@ impl connector::Applier for Applier {
 
     async fn rollback(&mut self) -> Result<()> {
         self.open = None;
-        self.world.call(self.connection, "roll back", |_| Ok(())).await
+        let session = self.session;
+        self.world
+            .call(self.connection, "roll back", |inner| {
+                inner.locked.remove(&session);
+                Ok(())
+            })
+            .await
     }
 
     async fn write_fetched(&mut self, table: usize, key: &Key, row: Option<&Cells>, cut: &Cut) -> Result<()> {
@@ -341,14 +383,61 @@ impl connector::Applier for Applier {
     }
 
     async fn release_hold(&mut self, table: &TableName) -> Result<()> {
-        let target = self.world.lock().target.clone();
-        let open = self.open.get_or_insert_with(|| Open { next: target, written: Vec::new() });
-        open.next.holds.retain(|hold| hold.table != *table);
+        self.open.get_or_insert_default().released.push(table.clone());
         Ok(())
     }
 }
 
+/// The server ends the transaction of a session that is gone.
+impl Drop for Applier {
+    fn drop(&mut self) {
+        self.world.lock().locked.remove(&self.session);
+    }
+}
+
+/// A row by its table and key, or the whole table.
+pub(crate) type Lock = (usize, Option<i64>);
+
 impl Inner {
+    /// No session may ever want a row that another open transaction of the same owner has written: the two could wait for
+    /// each other. Those of earlier owners are ended by the claim.
+    fn locks(&mut self, session: u64, epoch: u64, steps: &[Step]) {
+        let wanted: Vec<Lock> = steps.iter().flat_map(|step| self.locks_of(step)).collect();
+        let meets = |a: &Lock, b: &Lock| a.0 == b.0 && (a.1.is_none() || b.1.is_none() || a.1 == b.1);
+        let others = self.locked.iter().filter(|(other, (of, _))| **other != session && *of == epoch);
+        let taken =
+            others.flat_map(|(_, (_, locks))| locks).find(|lock| wanted.iter().any(|want| meets(want, lock)));
+        if let Some((table, row)) = taken {
+            let what = format!("t{table}, {row:?} is wanted by two open transactions");
+            self.violated(invariant::LANES_APART, what);
+        }
+        self.locked.entry(session).or_insert_with(|| (epoch, Vec::new())).1.extend(wanted);
+    }
+
+    fn locks_of(&self, step: &Step) -> Vec<Lock> {
+        let row_of = |table: usize, cells: &Cells| (table, tables::id_of(cells));
+        match step {
+            Step::Net(net) => {
+                let gone = net.deletes.iter().chain(net.updates.iter().map(|update| &update.key));
+                let gone = gone.map(|key| (net.table, Some(tables::id(key))));
+                let there = net.updates.iter().map(|update| &update.row).chain(&net.inserts);
+                gone.chain(there.map(|cells| row_of(net.table, cells))).collect()
+            }
+            Step::Ordered(changes) => changes
+                .iter()
+                .filter_map(|change| match change {
+                    RowChange::Insert { table, row } if self.shapes[*table].keyed => {
+                        Some(row_of(*table, row))
+                    }
+                    RowChange::Insert { .. } => None,
+                    change => Some((change.table(), None)),
+                })
+                .collect(),
+            Step::Truncate { tables, .. } => tables.iter().map(|&table| (table, None)).collect(),
+            Step::DeleteRange { table, .. } => vec![(*table, None)],
+        }
+    }
+
     fn took(&mut self, steps: &[Step]) {
         let weight = crate::check::memory::weight(steps);
         let bound = self.checks.slice_bound;

@@ -160,7 +160,7 @@ async fn unique_values_wander_within_one_step() {
         inserts: vec![row(5, 40, "new")],
     };
     applier.write(&[Step::Net(net)]).await.unwrap();
-    applier.commit(&progress(1)).await.unwrap();
+    applier.commit(0, &progress(1)).await.unwrap();
     assert_eq!(applier.record().progress, Some(progress(1)));
     let target = scratch.open("target.db");
     assert_eq!(
@@ -175,7 +175,7 @@ async fn unique_values_wander_within_one_step() {
     let except = vec![key(2)];
     let range = Step::DeleteRange { table: 0, after: Some(key(1)), upto: Some(key(3)), except };
     applier.write(&[range]).await.unwrap();
-    applier.commit(&progress(2)).await.unwrap();
+    applier.commit(1, &progress(2)).await.unwrap();
     assert_eq!(rows(&target, "SELECT id FROM t ORDER BY id"), ["Integer(1)", "Integer(2)", "Integer(5)"]);
     applier.write(&[Step::Truncate { tables: vec![0], restart_identity: true }]).await.unwrap();
     applier.rollback().await.unwrap();
@@ -188,7 +188,7 @@ async fn a_change_that_does_not_hit_exactly_one_row_is_refused() {
     let (writer, owner, catalog) = target(&scratch, UNIQUE).await;
     let mut applier = writer.applier(&owner, &catalog).await.unwrap();
     applier.write(&[Step::Ordered(vec![insert(row(1, 10, "a")), insert(row(2, 20, "b"))])]).await.unwrap();
-    applier.commit(&progress(1)).await.unwrap();
+    applier.commit(0, &progress(1)).await.unwrap();
     let update = |id, row| RowChange::Update { table: 0, key: key(id), row };
     for (change, kind) in [
         (insert(row(1, 30, "c")), ErrorKind::Refused),
@@ -251,7 +251,7 @@ async fn an_old_owner_changes_nothing() {
     let fenced = load(writer.clone(), owner.clone(), vec![row(1, 1, "old")]).await.unwrap_err();
     assert_eq!(fenced.kind, ErrorKind::Fenced);
     assert_eq!(writer.reset(&owner, table).await.unwrap_err().kind, ErrorKind::Fenced);
-    assert_eq!(idle.commit(&progress(1)).await.unwrap_err().kind, ErrorKind::Fenced);
+    assert_eq!(idle.commit(0, &progress(1)).await.unwrap_err().kind, ErrorKind::Fenced);
     let target = scratch.open("target.db");
     assert_eq!(rows(&target, "SELECT count(*) FROM t"), ["Integer(0)"]);
 
@@ -260,9 +260,9 @@ async fn an_old_owner_changes_nothing() {
     assert!(second.ledger(&newer).await.unwrap().is_empty());
     let (mut one, mut two) =
         (second.applier(&newer, &catalog).await.unwrap(), second.applier(&newer, &catalog).await.unwrap());
-    one.commit(&progress(1)).await.unwrap();
+    one.commit(0, &progress(1)).await.unwrap();
     two.write(&[Step::Ordered(vec![insert(row(1, 1, "twice"))])]).await.unwrap();
-    let error = two.commit(&progress(1)).await.unwrap_err();
+    let error = two.commit(0, &progress(1)).await.unwrap_err();
     assert_eq!((error.kind, error.retry), (ErrorKind::Conflict, Retry::Later));
     assert_eq!(rows(&target, "SELECT count(*) FROM t"), ["Integer(0)"]);
     assert_eq!(second.applier(&newer, &catalog).await.unwrap().record().progress, Some(progress(1)));
@@ -286,7 +286,7 @@ async fn one_of_several_equal_rows_is_meant() {
         RowChange::UpdateWhole { table: 0, old: bag("y", Value::Null), row: bag("y", int(3)) },
     ];
     applier.write(&[Step::Ordered(changes)]).await.unwrap();
-    applier.commit(&progress(1)).await.unwrap();
+    applier.commit(0, &progress(1)).await.unwrap();
     assert_eq!(
         rows(&scratch.open("target.db"), "SELECT a, v FROM bag ORDER BY a COLLATE BINARY"),
         [
@@ -347,7 +347,7 @@ async fn another_engines_text_is_converted() {
     let key = Key(vec![Value::text("00-1")]);
     let change = RowChange::Update { table: 0, key, row: row(["00-1", "2.00", "f", "\\x", "6"]) };
     applier.write(&[Step::Ordered(vec![change])]).await.unwrap();
-    applier.commit(&progress(1)).await.unwrap();
+    applier.commit(0, &progress(1)).await.unwrap();
     assert_eq!(
         rows(&scratch.open("target.db"), "SELECT * FROM t"),
         ["Text(\"00-1\") Text(\"2.00\") Integer(0) Blob([]) Integer(6)"]

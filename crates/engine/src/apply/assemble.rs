@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use connector::{Progress, RowChange, Step};
 use model::{Change, Position, RelationId, Transaction, mutant};
 
-use super::{Applying, Commit, Interrupt, Slice};
+use super::lanes::{Commit, Slice};
+use super::{Applying, Interrupt};
 use crate::fold::Fold;
 use crate::journal::Entry;
 use crate::merge::Decision;
@@ -25,6 +26,8 @@ pub(crate) struct Assembly {
     /// Of everything taken in. A cell that is kept holds the block of the journal that it came in, so folding much
     /// into little still costs memory.
     taken_in: usize,
+    /// Changes since the last commit that was sent.
+    pub(crate) group_changes: u64,
     /// Whole transactions since the last commit that was sent, and those of them that changed something.
     pub(crate) transactions: u64,
     changing: u64,
@@ -85,6 +88,7 @@ impl Assembly {
         };
         self.changed = true;
         self.taken_in += change.weight();
+        self.group_changes += 1;
         let change = self.relations.arrange(change)?;
         let Some(change) = self.without_held(applying, change) else { return Ok(()) };
         if mutant::on(mutant::MERGE_BY_POSITION) && transaction.order <= applying.settled.order {
@@ -164,8 +168,10 @@ impl Assembly {
             }
             Some(_) => None,
         };
+        let first = !self.part_sent;
         if boundary.is_some() {
             self.transactions = 0;
+            self.group_changes = 0;
         }
         let commit = boundary.map(|(progress, committed_us)| Commit {
             progress,
@@ -174,7 +180,7 @@ impl Assembly {
             changes: std::mem::take(&mut self.changes),
         });
         self.part_sent = commit.is_none();
-        Slice { steps, commit }
+        Slice { steps, commit, first }
     }
 }
 

@@ -5,7 +5,8 @@ use model::{Row, Value};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::assemble::Assembly;
-use super::{Applying, Interrupt, READ_BYTES, Slice};
+use super::lanes::Slice;
+use super::{Applying, Interrupt, READ_BYTES};
 use crate::capture::chain;
 
 impl Applying {
@@ -69,7 +70,7 @@ impl Applying {
             }
         }
         applier.release_hold(&self.catalog.tables[table].name).await?;
-        applier.commit(&progress).await?;
+        applier.commit(progress.seq, &progress).await?;
         Ok(())
     }
 
@@ -84,7 +85,7 @@ impl Applying {
                 if assembly.transactions == 0 && assembly.weight() < self.settings.slice_bytes {
                     continue;
                 }
-                let Slice { steps, commit } = assembly.slice();
+                let Slice { steps, commit, .. } = assembly.slice();
                 for step in steps.into_iter().flat_map(few) {
                     // One step a call, so that the refusal's index is into its changes.
                     match applier.write(std::slice::from_ref(&step)).await {
@@ -96,7 +97,7 @@ impl Applying {
                     }
                 }
                 if let Some(commit) = commit {
-                    applier.commit(&commit.progress).await?;
+                    applier.commit(seq - 1, &commit.progress).await?;
                     self.meter.applied(
                         &commit.progress,
                         commit.committed_us,

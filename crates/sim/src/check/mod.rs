@@ -39,6 +39,8 @@ pub mod invariant {
     pub const CAUGHT_UP: &str = "caught-up-means-it";
     /// What is held in memory for the target stays within its budget.
     pub const BOUNDED_MEMORY: &str = "bounded-memory";
+    /// Two open transactions of the target never touch the same row, whatever is committed between them.
+    pub const LANES_APART: &str = "lanes-apart";
     /// No stop and no refused change without a cause in the history.
     pub const NO_FALSE_ALARM: &str = "no-false-alarm";
     /// Every history comes to its end.

@@ -1,0 +1,323 @@
+//! Writes several groups of transactions at a time, and commits them in the source's order.
+//!
+//! A group is a whole number of source transactions in one target transaction. Each lane is a session of its own, and
+//! groups go round the lanes. A lane begins with the rows that no uncommitted group before its own touches, waits until
+//! those groups are committed, writes the rest, and commits. So every committed state of the target is one that the
+//! source's log passed through, there is one record of progress, and a lane waits only for lanes before it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use connector::{Applier, ApplyError, Progress, Refusal, Step};
+use model::{Catalog, mutant};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use super::Interrupt;
+use super::apart::{OpenGroups, Touched};
+use crate::error::Error;
+use crate::meter::Meter;
+
+/// What is assembled: a group, or a piece of one that is too large.
+pub(crate) struct Slice {
+    pub(crate) steps: Vec<Step>,
+    /// At the group's end.
+    pub(crate) commit: Option<Commit>,
+    /// Nothing of the group has been sent before.
+    pub(crate) first: bool,
+}
+
+pub(crate) struct Commit {
+    pub(crate) progress: Progress,
+    pub(crate) committed_us: i64,
+    pub(crate) transactions: u64,
+    pub(crate) changes: HashMap<usize, u64>,
+}
+
+/// A slice on its way into a lane.
+struct Piece {
+    /// Written at once.
+    now: Vec<Step>,
+    /// Written when it is the group's turn.
+    later: Vec<Step>,
+    /// The last transaction before the group: its turn is when that one is committed.
+    after: u64,
+    commit: Option<Commit>,
+}
+
+pub(crate) struct Lanes {
+    pieces: Vec<mpsc::Sender<Piece>>,
+    tasks: JoinSet<Result<(), ApplyError>>,
+    /// Why the first lane failed.
+    outcome: Result<(), LaneError>,
+    /// The lane that gets the next slice.
+    current: usize,
+    /// The last transaction of the last group that was sent as a whole.
+    sent: u64,
+    open: OpenGroups,
+    /// Up to this transaction each group waits for its turn as a whole.
+    alone_upto: u64,
+    applied: watch::Receiver<u64>,
+    halt: watch::Sender<bool>,
+    pace: Arc<Pace>,
+}
+
+/// Why a lane ended.
+#[derive(Debug)]
+pub(crate) enum LaneError {
+    Refused(Box<Refusal>),
+    Failed(Error),
+}
+
+impl LaneError {
+    pub(crate) fn interrupt(self, upto: u64) -> Interrupt {
+        match self {
+            LaneError::Refused(refusal) => Interrupt::Refused { refusal, upto },
+            LaneError::Failed(error) => Interrupt::Failed(error),
+        }
+    }
+}
+
+impl Lanes {
+    /// One lane for each applier; `applied` is the last transaction that the target has.
+    pub(crate) fn open(
+        appliers: Vec<Box<dyn Applier>>,
+        catalog: &Arc<Catalog>,
+        applied: u64,
+        alone_upto: u64,
+        group_changes: u64,
+        meter: &Arc<Meter>,
+    ) -> Lanes {
+        let collide = |table: usize| appliers.iter().any(|applier| applier.rows_collide(table));
+        let open = OpenGroups::new(Arc::clone(catalog), collide);
+        let (commits, applied_now) = watch::channel(applied);
+        let (halt, halted) = watch::channel(false);
+        let pace = Arc::new(Pace::new(group_changes));
+        let (mut senders, mut tasks) = (Vec::new(), JoinSet::new());
+        for applier in appliers {
+            let (pieces, incoming) = mpsc::channel(1);
+            let work = Work {
+                applier,
+                committed: applied_now.clone(),
+                halted: halted.clone(),
+                commits: commits.clone(),
+                halt: halt.clone(),
+                meter: Arc::clone(meter),
+                pace: Arc::clone(&pace),
+            };
+            senders.push(pieces);
+            tasks.spawn(work.run(incoming));
+        }
+        Lanes {
+            pieces: senders,
+            tasks,
+            outcome: Ok(()),
+            current: 0,
+            sent: applied,
+            open,
+            alone_upto,
+            applied: applied_now,
+            halt,
+            pace,
+        }
+    }
+
+    /// The last transaction that is committed. Also changes, to the same, when a lane has failed.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+
+    /// So many changes in one group keep the target's pace.
+    pub(crate) fn group_changes(&self) -> u64 {
+        self.pace.changes.load(Ordering::Relaxed)
+    }
+
+    /// False when a lane has ended: then [`Lanes::failed`] says why.
+    pub(crate) async fn send(&mut self, slice: Slice) -> bool {
+        self.open.committed(*self.applied.borrow());
+        let after = self.sent;
+        let whole = slice.first && slice.commit.is_some();
+        let group = slice.commit.as_ref().map(|commit| {
+            let touched = if whole { self.open.touched(&slice.steps) } else { Touched::everything() };
+            (commit.progress.seq, touched)
+        });
+        let (now, later) = match whole && after >= self.alone_upto {
+            true => self.open.split(slice.steps),
+            false => (Vec::new(), slice.steps),
+        };
+        let piece = Piece { now, later, after, commit: slice.commit };
+        if self.pieces[self.current].send(piece).await.is_err() {
+            return false;
+        }
+        if let Some((seq, touched)) = group {
+            self.open.add(seq, touched);
+            self.sent = seq;
+            self.current = (self.current + 1) % self.pieces.len();
+        }
+        true
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.note(ended);
+        }
+        self.tasks.len() < self.pieces.len()
+    }
+
+    pub(crate) async fn failed(self, upto: u64) -> Interrupt {
+        match self.close().await {
+            Err(error) => error.interrupt(upto),
+            Ok(()) => Interrupt::Failed(Error::Task { what: "applies", reason: "it ended early".into() }),
+        }
+    }
+
+    /// Lets what was sent be written, and ends.
+    pub(crate) async fn close(mut self) -> Result<(), LaneError> {
+        self.pieces.clear();
+        while let Some(ended) = self.tasks.join_next().await {
+            self.note(ended);
+        }
+        self.outcome
+    }
+
+    fn note(&mut self, ended: Result<Result<(), ApplyError>, JoinError>) {
+        let error = match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(ApplyError::Refused(refusal))) => LaneError::Refused(Box::new(refusal)),
+            Ok(Err(ApplyError::Failed(error))) => LaneError::Failed(error.into()),
+            Err(error) => LaneError::Failed(Error::Task { what: "applies", reason: error.to_string() }),
+        };
+        // One that panicked could not say so itself, and the others would wait for its commit.
+        self.halt.send_replace(true);
+        if self.outcome.is_ok() {
+            self.outcome = Err(error);
+        }
+    }
+
+    /// Ends after what is being written; what becomes of it the next session reads from the record.
+    pub(crate) async fn abandon(self) {
+        self.halt.send_replace(true);
+        if let Err(error) = self.close().await {
+            tracing::debug!(?error, "the last slices were not written; they are written again later");
+        }
+    }
+}
+
+/// One lane's work.
+struct Work {
+    applier: Box<dyn Applier>,
+    committed: watch::Receiver<u64>,
+    halted: watch::Receiver<bool>,
+    commits: watch::Sender<u64>,
+    halt: watch::Sender<bool>,
+    meter: Arc<Meter>,
+    pace: Arc<Pace>,
+}
+
+impl Work {
+    async fn run(mut self, mut pieces: mpsc::Receiver<Piece>) -> Result<(), ApplyError> {
+        while let Some(piece) = pieces.recv().await {
+            match self.write(piece).await {
+                Ok(true) => {}
+                // Another lane has failed, or nothing more is wanted: what is written here goes with the session.
+                Ok(false) => break,
+                Err(error) => {
+                    self.halt.send_replace(true);
+                    self.commits.send_modify(|_| {});
+                    return Err(error);
+                }
+            }
+        }
+        self.applier.rollback().await?;
+        Ok(())
+    }
+
+    /// False when the lanes have been halted before it was this group's turn.
+    async fn write(&mut self, piece: Piece) -> Result<bool, ApplyError> {
+        let began = Instant::now();
+        let early = match piece.now.is_empty() {
+            true => Ok(()),
+            false => self.applier.write(&piece.now).await,
+        };
+        // Also after an error: the groups before are to be finished, and one of their errors comes first.
+        if !self.turn(piece.after).await {
+            return Ok(false);
+        }
+        early?;
+        if !piece.later.is_empty() {
+            self.applier.write(&piece.later).await?;
+        }
+        let Some(commit) = piece.commit else { return Ok(true) };
+        self.applier.commit(piece.after, &commit.progress).await?;
+        self.pace.took(commit.changes.values().sum(), began.elapsed());
+        self.meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
+        self.commits.send_replace(commit.progress.seq);
+        Ok(true)
+    }
+
+    async fn turn(&mut self, after: u64) -> bool {
+        if mutant::on(mutant::LANES_COMMIT_EARLY) {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            reached = self.committed.wait_for(|committed| *committed >= after) => reached.is_ok(),
+            _ = self.halted.wait_for(|halted| *halted) => false,
+        }
+    }
+}
+
+/// How many changes the target takes in the time that a group may last: long enough that commits cost little, short
+/// enough that the progress is seen to move.
+struct Pace {
+    changes: AtomicU64,
+    max: u64,
+}
+
+const GROUP_TIME: Duration = Duration::from_millis(400);
+const GROUP_CHANGES_FIRST: u64 = 20_000;
+const GROUP_CHANGES_MIN: u64 = 1_000;
+
+impl Pace {
+    fn new(max: u64) -> Pace {
+        Pace { changes: AtomicU64::new(GROUP_CHANGES_FIRST.min(max)), max }
+    }
+
+    fn took(&self, changes: u64, time: Duration) {
+        let size = next(self.changes.load(Ordering::Relaxed), changes, time);
+        self.changes.store(size.min(self.max), Ordering::Relaxed);
+    }
+}
+
+/// The size of the next groups, after one of `changes` took so long. A group that was small for want of changes says
+/// nothing against large ones.
+fn next(size: u64, changes: u64, time: Duration) -> u64 {
+    let fits = u128::from(changes) * GROUP_TIME.as_micros() / time.as_micros().max(1);
+    let fits = u64::try_from(fits).unwrap_or(u64::MAX);
+    let wanted = if changes < size / 2 { fits.min(size) } else { fits.clamp(size / 2, size * 2) };
+    wanted.max(GROUP_CHANGES_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_follow_the_targets_latency() {
+        let ms = Duration::from_millis;
+        for (size, changes, time, then) in [
+            (20_000, 20_000, ms(100), 40_000),
+            (20_000, 20_000, ms(400), 20_000),
+            (20_000, 20_000, ms(4_000), 10_000),
+            (20_000, 10, ms(2), 2_000),
+            (20_000, 10, ms(0), 20_000),
+            (1_000, 1_000, ms(90_000), 1_000),
+            (200_000, 200_000, ms(1), 400_000),
+        ] {
+            assert_eq!(next(size, changes, time), then, "{size} {changes} {time:?}");
+        }
+    }
+}
