@@ -167,6 +167,9 @@ pub(crate) struct RunArgs {
     /// How changes are applied
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Tuning")]
     pub(crate) apply: Option<ApplyMode>,
+    /// Groups of transactions that are written at a time; they commit in the source's order
+    #[arg(long, value_name = "N", help_heading = "Tuning")]
+    pub(crate) apply_lanes: Option<NonZeroUsize>,
     /// Memory budget of one folded slice of changes
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub(crate) slice_bytes: Option<NonZeroUsize>,

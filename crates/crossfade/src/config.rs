@@ -78,6 +78,8 @@ pub(crate) struct Copy {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Apply {
     pub(crate) mode: Option<ApplyMode>,
+    /// Groups of transactions that are written at a time; they commit in the source's order.
+    pub(crate) lanes: Option<NonZeroUsize>,
     /// Memory budget of one folded slice of changes.
     pub(crate) slice_bytes: Option<NonZeroUsize>,
 }
@@ -87,9 +89,9 @@ pub(crate) struct Apply {
 pub(crate) enum ApplyMode {
     /// Catch-up while behind, strict once near.
     Auto,
-    /// Folded and set-based: many source transactions become one target transaction.
+    /// Waits a moment for more: many source transactions become one of the target's.
     CatchUp,
-    /// Row by row in source order.
+    /// Writes what is there at once.
     Strict,
 }
 

@@ -130,6 +130,9 @@ pub(crate) fn engine(args: &RunArgs, migration: &Migration, config: &Config) -> 
     if let Some(seconds) = args.wave_seconds_max.or(copy.wave_seconds_max) {
         settings.wave_seconds_max = seconds;
     }
+    if let Some(lanes) = args.apply_lanes.or(apply.lanes) {
+        settings.apply_lanes = lanes.get();
+    }
     if let Some(bytes) = args.slice_bytes.or(apply.slice_bytes) {
         settings.slice_bytes = bytes.get();
     }

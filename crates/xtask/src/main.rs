@@ -6,6 +6,7 @@ mod bench;
 mod fuzz;
 mod hazards;
 mod install;
+mod profile;
 mod proof;
 mod shell;
 mod sim;
@@ -25,6 +26,8 @@ cargo xtask VERB
                                    --schema on tables of your own, from `pg_dump --schema-only`
   bench copy|apply|memory [--rounds N]
                                    measures against the usual tools, as ratios in one run
+  profile [copy|capture|catch-up|strict…]
+                                   flame graphs of the measured runs, servers included, into bench/profiles
   proof                            explores every state of the models of the merge rule and of the apply protocol, and
                                    again with each rule removed
   sim [--histories N | --minutes M] [--from SEED] [--seed SEED]
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "soak" => soak::run(rest),
         "bench" => bench::run(rest),
+        "profile" => profile::run(rest),
         "hazards" => hazards::run(rest),
         "fuzz" => fuzz::run(rest),
         "proof" => proof::run(),

@@ -109,8 +109,10 @@ url = {target}
 # wave_seconds_max = {wave}
 
 [apply]
-# auto: catch-up while behind, strict once near. catch-up: folded and set-based. strict: row by row, in order.
+# auto: catch-up while behind, strict once near. catch-up: gathers many source transactions into one. strict: writes at once.
 # mode = "auto"
+# Groups of transactions that are written at a time; they commit in the source's order.
+# lanes = {lanes}
 # Memory budget of one folded slice of changes.
 # slice_bytes = {slice}
 "#,
@@ -118,6 +120,7 @@ url = {target}
         chunk = defaults.chunk_bytes,
         one_cut = defaults.one_cut_bytes_max,
         wave = defaults.wave_seconds_max,
+        lanes = defaults.apply_lanes,
         slice = defaults.slice_bytes,
     )
 }
