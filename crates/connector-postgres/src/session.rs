@@ -48,13 +48,16 @@ pub(crate) async fn writing(settings: &Settings, stream: &str) -> Result<Client>
 /// For applying changes: rows are found by their key's index, one lookup each. The tables were just loaded, their
 /// statistics are missing or old, and a planner that chose to read a large table once for a batch would be wrong
 /// every time.
+///
+/// A lock that does not come is an error that is tried again, group by group: an index that was added to the target by hand
+/// can let a lane wait for a row of a later one, which waits for its turn.
 pub(crate) async fn applying(settings: &Settings, stream: &str) -> Result<Client> {
     let mut client = writing(settings, stream).await?;
     client
         .doing("set up the apply session")
         .simple(
             "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off; \
-             SET jit = off; SET plan_cache_mode = force_generic_plan",
+             SET jit = off; SET plan_cache_mode = force_generic_plan; SET lock_timeout = '30s'",
         )
         .await?;
     Ok(client)

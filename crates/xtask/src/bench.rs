@@ -3,28 +3,14 @@
 use crate::install;
 use crate::shell::{self, Result};
 
+/// `bench [NAME…] [--rounds N] [--scale F]`: without a name, everything; the page is `bench/RESULTS.md`, or that of a
+/// trial in `target/bench-trial`.
 pub(crate) fn run(args: &[String]) -> Result {
-    let Some((what, rest)) = args.split_first() else {
-        return Err("bench what? `cargo xtask bench copy`, `apply` or `memory`".into());
-    };
     install::run()?;
-    shell::run(shell::cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "crossfade",
-        "--package",
-        "testkit",
-        "--bins",
-    ]))?;
+    let build = ["build", "--release", "--package", "crossfade", "--package", "testkit", "--bins"];
+    shell::run(shell::cargo().args(build))?;
     let binaries = shell::target().join("release");
     let mut bench = std::process::Command::new(binaries.join("bench"));
-    shell::run(
-        bench
-            .current_dir(shell::root())
-            .arg(what)
-            .arg("--crossfade")
-            .arg(binaries.join("crossfade"))
-            .args(rest),
-    )
+    bench.current_dir(shell::root()).args(args).arg("--crossfade").arg(binaries.join("crossfade"));
+    shell::run(&mut bench)
 }

@@ -22,6 +22,9 @@ fn debian() -> Result {
     if !Path::new("/usr/lib/postgresql/15/bin/pg_dump").exists() {
         missing.push("postgresql-client-15");
     }
+    if !Path::new("/usr/bin/pgcopydb").exists() {
+        missing.push("pgcopydb");
+    }
     if !shell::exists("npm") {
         missing.extend(["nodejs", "npm"]);
     }

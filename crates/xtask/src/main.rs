@@ -24,8 +24,9 @@ cargo xtask VERB
   soak [--minutes N] [--seed S] [--release] [--schema FILE [--version V]]
                                    writers, kills and restarts for N minutes (2), then compares every row; with
                                    --schema on tables of your own, from `pg_dump --schema-only`
-  bench copy|apply|memory [--rounds N]
-                                   measures against the usual tools, as ratios in one run
+  bench [NAME…] [--rounds N] [--scale F]
+                                   measures against the usual tools, as ratios in one run, and writes bench/RESULTS.md;
+                                   another scale than 1 is a trial and goes to target/bench-trial
   profile [copy|capture|catch-up|strict…]
                                    flame graphs of the measured runs, servers included, into bench/profiles
   proof                            explores every state of the models of the merge rule and of the apply protocol, and

@@ -1,94 +1,142 @@
-//! One large narrow table without indexes on the target: against two `psql COPY | psql COPY` pipes, each over half of
-//! the table's blocks.
+//! The past alone: one huge narrow table, wide rows, many small tables.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use crate::migration::{self, Costs, Migration};
+use crate::section::{Comparison, Section, grouped};
+use crate::{Bench, contest, peer, same};
 
-use crate::Bench;
-use crate::report::Report;
+const COPIED: &str = "--until copied";
 
-const ROWS: u64 = 5_000_000;
+/// The pipes' table exists when their time begins.
+const WHY: &str = "crossfade's time includes what the pipes have before theirs begins: the checks of both sides, the \
+    slot, pg_dump, the table, and a record of each chunk in the transaction that loads it.";
 
-pub(crate) fn measure(bench: &Bench) -> Report {
-    let source = &bench.pair.source;
-    source.create_database("copy");
-    source.run(
-        "copy",
-        &format!(
-            "CREATE TABLE narrow (id bigint, a int, b int, c text, at timestamptz DEFAULT '2026-01-01');
-             INSERT INTO narrow SELECT g, g % 1000, g % 77, md5(g::text) FROM generate_series(1, {ROWS}) g;
-             ALTER TABLE narrow REPLICA IDENTITY FULL"
-        ),
+pub(crate) fn narrow(bench: &Bench) -> Section {
+    let rows = bench.scaled(5_000_000);
+    bench.pair.source.create_database("narrow");
+    bench.make(
+        "narrow",
+        &[
+            "CREATE TABLE narrow (id bigint, a int, b int, c text, at timestamptz DEFAULT '2026-01-01')",
+            &format!(
+                "INSERT INTO narrow SELECT g, g % 1000, g % 77, md5(g::text) FROM generate_series(1, {rows}) g"
+            ),
+            "ALTER TABLE narrow REPLICA IDENTITY FULL",
+            "VACUUM ANALYZE narrow",
+        ],
     );
-    source.run("copy", "VACUUM ANALYZE narrow");
-    let blocks: i64 = source
-        .client("copy")
-        .query_one("SELECT pg_relation_size('narrow') / 8192", &[])
-        .expect("ask for the table's size")
-        .get(0);
+    let what = format!("One table of {} narrow rows without a key or an index", grouped(rows));
+    against_pipes(bench, "copy-narrow", "narrow", rows, &what)
+}
 
-    let (mut pipes, mut ours, mut peak, mut cpu) = (Vec::new(), Vec::new(), 0, Duration::ZERO);
-    for round in 0..bench.rounds {
-        pipes.push(pipe(bench, round, blocks / 2));
-        let migration = crate::memory::run(bench, "copy", &format!("cross{round}"), &["--until", "copied"]);
-        bench.pair.source.run(
-            "copy",
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; DROP PUBLICATION crossfade_copy",
-        );
-        bench.pair.target.run("postgres", &format!("DROP DATABASE cross{round}"));
-        ours.push(migration.took);
-        peak = peak.max(migration.peak_kib);
-        cpu = migration.cpu;
-    }
-    let mut report = Report {
-        name: "copy",
+pub(crate) fn wide(bench: &Bench) -> Section {
+    let rows = bench.scaled(50_000);
+    bench.pair.source.create_database("wide");
+    bench.make(
+        "wide",
+        &[
+            "CREATE TABLE wide (id bigint, kind int, at timestamptz, v bytea)",
+            &format!("INSERT INTO wide {}", noise("g, g % 7, timestamptz '2026-01-01'", 20_000, rows)),
+            "ALTER TABLE wide REPLICA IDENTITY FULL",
+            "VACUUM ANALYZE wide",
+        ],
+    );
+    let what = format!(
+        "One table of {} rows with a value of 20 kB each that does not compress and is stored out of line",
+        grouped(rows)
+    );
+    against_pipes(bench, "copy-wide", "wide", rows, &what)
+}
+
+fn against_pipes(bench: &Bench, name: &str, table: &str, rows: u64, what: &str) -> Section {
+    let line = peer::pipes(bench, table, table);
+    let mut costs = Costs::of("crossfade");
+    let [ours, pipes] = contest::hold(
+        bench,
+        [
+            ("crossfade", &mut || {
+                let migration = Migration::begin(bench, table, "copied");
+                let took = costs.add(migration.run(COPIED));
+                same::rows(bench, table, "copied");
+                migration.give_up();
+                took
+            }),
+            ("psql pipes", &mut || {
+                bench.pair.target.create_database("peer");
+                peer::run(bench, peer::SCHEMA, table, "peer");
+                let took = peer::run(bench, &line, table, "peer");
+                same::counts(bench, table, "peer");
+                bench.drop_target("peer");
+                took
+            }),
+        ],
+    );
+    Section {
+        name: name.into(),
         what: format!(
-            "{ROWS} narrow rows, two streams, until every row is committed on the target; \
-                       crossfade's time includes its start, the slot, pg_dump and the table's creation."
+            "{what}, in two streams, until every row is committed on the target. crossfade's time is that of the whole \
+             program, with its start, its checks and the creation of the table; the pipes' table is there before."
         ),
-        rows: Vec::new(),
-    };
-    report.seconds("psql COPY \\| psql COPY", &pipes);
-    report.seconds("crossfade run --until copied", &ours);
-    report.ratio("crossfade's speed against the pipe's", &pipes, &ours, 0.7);
-    report.figure("crossfade's CPU", format!("{:.2} s", cpu.as_secs_f64()));
-    report.memory("crossfade's peak memory", peak);
-    report
-}
-
-fn pipe(bench: &Bench, round: usize, middle: i64) -> Duration {
-    let name = format!("pipe{round}");
-    let target = &bench.pair.target;
-    target.create_database(&name);
-    target.run(&name, "CREATE TABLE narrow (id bigint, a int, b int, c text, at timestamptz)");
-    target.run(&name, "CHECKPOINT");
-    let start = Instant::now();
-    let streams: Vec<(Child, Child)> = [format!("ctid < '({middle},0)'"), format!("ctid >= '({middle},0)'")]
-        .iter()
-        .map(|half| {
-            let copy = format!("COPY (SELECT * FROM narrow WHERE {half}) TO STDOUT (FORMAT binary)");
-            let mut read = psql(&bench.pair.source.url("copy"), &copy)
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("start psql");
-            let rows = read.stdout.take().expect("psql has an output");
-            let write =
-                psql(&target.url(&name), "COPY narrow FROM STDIN (FORMAT binary)").stdin(rows).spawn();
-            (read, write.expect("start psql"))
-        })
-        .collect();
-    for (mut read, mut write) in streams {
-        assert!(
-            read.wait().expect("wait for psql").success() && write.wait().expect("wait for psql").success()
-        );
+        commands: vec![migration::command("copied", COPIED), line],
+        comparisons: vec![Comparison::time("time", ours, [pipes]).bar(1.0, WHY)],
+        figures: costs.figures_with(rows, "rows"),
     }
-    let took = start.elapsed();
-    target.run("postgres", &format!("DROP DATABASE {name}"));
-    took
 }
 
-fn psql(url: &str, sql: &str) -> Command {
-    let mut psql = Command::new("/usr/lib/postgresql/15/bin/psql");
-    psql.args(["-q", "-X", "-d", url, "-c", sql]);
-    psql
+pub(crate) fn many(bench: &Bench) -> Section {
+    const UNTIL: &str = "--until caught-up";
+    let tables = many_tables(bench, "many");
+    let mut costs = Costs::of("crossfade");
+    let [ours, dump, clone] = contest::hold(
+        bench,
+        [
+            ("crossfade", &mut || {
+                let migration = Migration::begin(bench, "many", "copied");
+                let took = costs.add(migration.run(UNTIL));
+                same::counts(bench, "many", "copied");
+                migration.give_up();
+                took
+            }),
+            ("pg_dump, pg_restore", &mut || peer::run_anew(bench, peer::DUMP, "many")),
+            ("pgcopydb", &mut || peer::run_anew(bench, peer::PGCOPYDB, "many")),
+        ],
+    );
+    Section {
+        name: "copy-many".into(),
+        what: format!(
+            "{} tables of 100 rows with a primary key each, from an empty database to all of them with their keys. \
+             crossfade analyzes them as well, and follows the source at the end.",
+            grouped(tables)
+        ),
+        commands: vec![migration::command("copied", UNTIL), peer::DUMP.into(), peer::PGCOPYDB.into()],
+        comparisons: vec![Comparison::time("time", ours, [dump, clone])],
+        figures: costs.figures_with(tables * 100, "rows"),
+    }
+}
+
+/// Creates a database of many small tables and says how many.
+pub(crate) fn many_tables(bench: &Bench, database: &str) -> u64 {
+    let tables = bench.scaled(2_000);
+    bench.pair.source.create_database(database);
+    let make = format!(
+        "DO $$ BEGIN
+           FOR t IN 1..{tables} LOOP
+             EXECUTE format('CREATE TABLE small_%s (id int PRIMARY KEY, v text)', t);
+             EXECUTE format('INSERT INTO small_%s SELECT g, md5(g::text) FROM generate_series(1, 100) g', t);
+             COMMIT;
+           END LOOP;
+         END $$"
+    );
+    bench.make(database, &[&make, "VACUUM ANALYZE"]);
+    tables
+}
+
+/// A query for `rows` rows with `columns` of the number `g`, and then `bytes` that do not compress. They are parts of
+/// one longer noise, so that making them costs next to nothing.
+pub(crate) fn noise(columns: &str, bytes: u64, rows: u64) -> String {
+    format!(
+        "WITH noise AS MATERIALIZED
+           (SELECT string_agg(sha512(i::text::bytea), ''::bytea) AS b FROM generate_series(1, {blocks}) i)
+         SELECT {columns}, substr(b, 1 + g % 4000, {bytes}) FROM noise, generate_series(1, {rows}) g",
+        blocks = (bytes + 4000).div_ceil(64)
+    )
 }
