@@ -1,5 +1,8 @@
 //! Creates the target's schema in the order that a live copy needs: bare tables, then keys, then everything else.
 
+use std::cmp::Reverse;
+use std::collections::{HashSet, VecDeque};
+use std::slice;
 use std::sync::Arc;
 
 use connector::{Error, ErrorKind, NativeSchema, Owner, Result, SchemaItem, failpoint};
@@ -13,7 +16,7 @@ use crate::records::{self, text};
 use crate::statement::{Target, TargetColumn};
 use crate::url::Settings;
 use crate::wire::Client;
-use crate::{session, sql};
+use crate::{dump, session, sql};
 
 /// Recorded once the bare tables are there, and who made them.
 const BEFORE: &str = "tables";
@@ -55,7 +58,7 @@ pub(crate) async fn tables(
             empty(client, table).await?;
         }
         targets(client, catalog).await?;
-        return records::note_item(client, owner, FOUND).await;
+        return records::note_items(client, owner, [FOUND.to_owned()]).await;
     }
     if missing.len() < catalog.tables.len() {
         return Err(Error::new(ErrorKind::Setup, "create the target's tables")
@@ -77,7 +80,7 @@ pub(crate) async fn tables(
     client.simple(&ddl).await?;
     // The dump has set the search path, and turned checks of function bodies off, for its own session.
     client.simple("SET search_path = ''; RESET check_function_bodies; SET client_min_messages = notice; SET row_security = on").await?;
-    records::note_item(client, owner, BEFORE).await?;
+    records::note_items(client, owner, [BEFORE.to_owned()]).await?;
     records::fence(client, owner).await?;
     crate::writer::commit(client).await
 }
@@ -206,6 +209,7 @@ pub(crate) async fn keys(
     owner: &Owner,
     catalog: &Catalog,
     native: Option<&NativeSchema>,
+    builders: usize,
 ) -> Result<()> {
     let mut client = session::plain(settings, &owner.stream).await?;
     client.doing("create the target's keys");
@@ -214,7 +218,8 @@ pub(crate) async fn keys(
             Some(native) if native.dialect == DIALECT => native.keys.clone(),
             _ => generated_keys(&mut client, catalog).await?,
         };
-        side_by_side(settings, owner, items).await?;
+        let jobs = batches(missing(&mut client, owner, items).await?, catalog);
+        side_by_side(settings, owner, jobs, builders).await?;
     }
     for table in &catalog.tables {
         has_key(&mut client, table).await?;
@@ -292,43 +297,50 @@ async fn generated_unique(client: &mut Client, catalog: &Catalog) -> Result<Vec<
     Ok(items)
 }
 
-/// Everything else. Indexes are built side by side; what may depend on them or lock two tables follows in order.
+/// Everything else. Indexes are built side by side, and so are the statistics and the proofs of the foreign keys, which
+/// the statistics make cheap; what may depend on another item follows in order between them.
 /// An item that needs something which is not migrated is left out, with its reason.
 pub(crate) async fn finish(
     settings: &Settings,
     owner: &Owner,
     catalog: &Catalog,
     native: Option<&NativeSchema>,
+    builders: usize,
 ) -> Result<Vec<(String, String)>> {
     let mut left_out = Vec::new();
+    let mut proofs = Vec::new();
     let mut client = session::plain(settings, &owner.stream).await?;
     client.doing("finish the target's schema");
     let ours = records::has_item(&mut client, owner, BEFORE).await?;
     if let Some(native) = native.filter(|native| native.dialect == DIALECT && ours) {
-        let (indexes, rest): (Vec<SchemaItem>, Vec<SchemaItem>) = native
+        let (indexes, mut rest): (Vec<SchemaItem>, Vec<SchemaItem>) = native
             .after
             .iter()
             .cloned()
             .partition(|item| matches!(item.kind.as_str(), "INDEX" | "CONSTRAINT"));
-        side_by_side(settings, owner, indexes).await?;
-        for item in &rest {
-            if let Some(reason) = one(&mut client, owner, item).await? {
-                left_out.push((format!("{} {}", item.kind, item.name), reason));
-            }
+        let indexes = batches(missing(&mut client, owner, indexes).await?, catalog);
+        side_by_side(settings, owner, indexes, builders).await?;
+        proofs = rest.iter_mut().filter_map(prove_later).collect();
+        for batch in missing(&mut client, owner, rest).await?.chunks(BATCH_ITEMS) {
+            left_out.extend(build(&mut client, owner, batch).await?);
             failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
         }
     } else if let Some(native) = native.filter(|native| native.dialect != DIALECT && ours) {
-        side_by_side(settings, owner, generated_unique(&mut client, catalog).await?).await?;
+        let unique = generated_unique(&mut client, catalog).await?;
+        let unique = batches(missing(&mut client, owner, unique).await?, catalog);
+        side_by_side(settings, owner, unique, builders).await?;
         for item in &native.after {
             let reason = "it is written in another engine's words; create it by hand".to_owned();
-            left_out.push((format!("{} {}", item.kind, item.name), reason));
+            left_out.push((label(item), reason));
         }
     }
     failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
-    for table in &catalog.tables {
-        let name = target_name(&mut client, &table.name).await?;
-        client.execute(&format!("ANALYZE {}", sql::table(&name))).await?;
-    }
+    // What was left out is not there to be proved.
+    proofs.retain(|proof| !left_out.iter().any(|(item, _)| *item == proof.constraint));
+    let proofs_of: HashSet<&TableName> = proofs.iter().flat_map(|proof| &proof.tables).collect();
+    side_by_side(settings, owner, statistics(&mut client, catalog, &proofs_of).await?, builders).await?;
+    let proofs = missing(&mut client, owner, proofs.into_iter().map(|proof| proof.item).collect()).await?;
+    side_by_side(settings, owner, batches(proofs, catalog), builders).await?;
     let finished = client
         .query(
             "UPDATE crossfade.progress SET finished = true WHERE stream = $1 AND epoch = $2 RETURNING 1",
@@ -338,30 +350,86 @@ pub(crate) async fn finish(
     if finished.is_empty() { Err(records::fenced(owner)) } else { Ok(left_out) }
 }
 
-/// As many at a time as there are index builds that two processor cores and the maintenance memory carry.
-const BUILDERS: usize = 2;
+/// That the rows agree with a foreign key, still to be proved.
+struct Proof {
+    constraint: String,
+    tables: [TableName; 2],
+    item: SchemaItem,
+}
 
-async fn side_by_side(settings: &Settings, owner: &Owner, mut items: Vec<SchemaItem>) -> Result<()> {
-    items.reverse();
-    let queue = Arc::new(Mutex::new(items));
-    let mut builders = JoinSet::new();
-    for _ in 0..BUILDERS {
+/// Makes a foreign key one that is not proved yet, and returns the proof for later: only the proof reads rows, and it lets
+/// others on the same tables run beside it, which adding a foreign key does not.
+fn prove_later(item: &mut SchemaItem) -> Option<Proof> {
+    if item.kind != "FK CONSTRAINT" {
+        return None;
+    }
+    let key = dump::foreign_key(&item.sql)?;
+    item.sql = key.unproved;
+    let proof = SchemaItem { kind: "PROOF".into(), name: item.name.clone(), sql: key.proof };
+    Some(Proof { constraint: label(item), tables: key.tables, item: proof })
+}
+
+/// Gathers what the planner wants to know. A table that a foreign key is proved of is vacuumed as well: then the proof reads
+/// the indexes alone.
+async fn statistics(
+    client: &mut Client,
+    catalog: &Catalog,
+    proofs_of: &HashSet<&TableName>,
+) -> Result<VecDeque<Job>> {
+    let mut tables: Vec<&Table> = catalog.tables.iter().collect();
+    tables.sort_by_key(|table| Reverse(table.bytes));
+    let (large, small) = tables.split_at(tables.partition_point(|table| table.bytes > SMALL_BYTES));
+    let mut jobs = VecDeque::new();
+    for table in large {
+        let name = sql::table(&target_name(client, &table.name).await?);
+        jobs.push_back(Job::Repeatable(match proofs_of.contains(&table.name) {
+            true => format!("VACUUM (ANALYZE, TRUNCATE false) {name}"),
+            false => format!("ANALYZE {name}"),
+        }));
+    }
+    for batch in small.chunks(BATCH_ITEMS) {
+        let mut names = Vec::new();
+        for table in batch {
+            names.push(sql::table(&target_name(client, &table.name).await?));
+        }
+        jobs.push_back(Job::Repeatable(format!("ANALYZE {}", names.join(", "))));
+    }
+    Ok(jobs)
+}
+
+/// What one builder does before it asks for more.
+enum Job {
+    /// Created in one transaction with their records.
+    Items(Vec<SchemaItem>),
+    /// Outside a transaction and without a record: it may be done again.
+    Repeatable(String),
+}
+
+async fn missing(client: &mut Client, owner: &Owner, mut items: Vec<SchemaItem>) -> Result<Vec<SchemaItem>> {
+    let known = records::items(client, owner).await?;
+    items.retain(|item| !known.contains(&label(item)));
+    Ok(items)
+}
+
+/// Does jobs that do not need one another with so many sessions, each with its share of the maintenance memory. All must
+/// succeed.
+async fn side_by_side(
+    settings: &Settings,
+    owner: &Owner,
+    jobs: VecDeque<Job>,
+    builders: usize,
+) -> Result<()> {
+    let builders = builders.min(jobs.len());
+    let queue = Arc::new(Mutex::new(jobs));
+    let mut working = JoinSet::new();
+    for _ in 0..builders {
         let (settings, owner, queue) = (settings.clone(), owner.clone(), Arc::clone(&queue));
-        builders.spawn(async move {
-            let mut client = session::plain(&settings, &owner.stream).await?;
-            client.doing("build an index on the target");
-            loop {
-                let Some(item) = queue.lock().await.pop() else { return Ok(()) };
-                if let Some(reason) = one(&mut client, &owner, &item).await? {
-                    return Err(Error::new(ErrorKind::Schema, "build an index on the target")
-                        .with("index", &item.name)
-                        .with("the target said", reason));
-                }
-                failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
-            }
+        working.spawn(async move {
+            let client = session::building(&settings, &owner.stream, builders).await?;
+            work(client, &owner, &queue).await
         });
     }
-    while let Some(ended) = builders.join_next().await {
+    while let Some(ended) = working.join_next().await {
         match ended {
             Ok(result) => result?,
             Err(error) => {
@@ -372,28 +440,123 @@ async fn side_by_side(settings: &Settings, owner: &Owner, mut items: Vec<SchemaI
     Ok(())
 }
 
-/// Creates one item together with its record. Returns the reason when it needs something that is not there.
-async fn one(client: &mut Client, owner: &Owner, item: &SchemaItem) -> Result<Option<String>> {
-    let label = format!("{} {}", item.kind, item.name);
-    if records::has_item(client, owner, &label).await? {
-        return Ok(None);
-    }
-    client.execute("BEGIN").await?;
-    if let Err(error) = client.simple(&item.sql).await {
-        if !client.is_usable() {
-            return Err(error.with("item", label));
-        }
-        client.execute("ROLLBACK").await?;
-        // undefined_table, undefined_column, undefined_object, undefined_function, invalid_schema_name
-        return match sqlstate(&error) {
-            Some("42P01" | "42703" | "42704" | "42883" | "3F000") => Ok(Some(
-                crate::error::db_error(&error).map_or_else(|| error.to_string(), ToString::to_string),
-            )),
-            _ => Err(error.with("item", label)),
+async fn work(mut client: Client, owner: &Owner, queue: &Mutex<VecDeque<Job>>) -> Result<()> {
+    client.doing("build an index on the target");
+    loop {
+        let Some(job) = queue.lock().await.pop_front() else { return Ok(()) };
+        let items = match job {
+            Job::Items(items) => items,
+            Job::Repeatable(statement) => {
+                client.simple(&statement).await?;
+                continue;
+            }
         };
+        if let Some((item, reason)) = build(&mut client, owner, &items).await?.into_iter().next() {
+            return Err(Error::new(ErrorKind::Schema, "build an index on the target")
+                .with("index", item)
+                .with("the target said", reason));
+        }
+        failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
     }
-    records::note_item(client, owner, &label).await?;
+}
+
+/// The items of a table larger than this are built one at a time, each in a transaction of its own.
+const SMALL_BYTES: u64 = 1 << 20;
+
+/// For small tables a transaction of its own costs more than the item.
+const BATCH_ITEMS: usize = 100;
+
+/// Largest tables first, so that no builder is left alone with one at the end. A table's small items stay together: two
+/// builders then meet on one table at most, and cannot wait for each other.
+fn batches(items: Vec<SchemaItem>, catalog: &Catalog) -> VecDeque<Job> {
+    let sized = |item: SchemaItem| {
+        let table = dump::subject(&item.sql);
+        let planned = table.as_ref().and_then(|table| catalog.table(table));
+        (Reverse(planned.map_or(0, |planned| planned.bytes)), table, item)
+    };
+    let mut sized: Vec<_> = items.into_iter().map(sized).collect();
+    sized.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let mut batches = VecDeque::new();
+    for (Reverse(bytes), _, item) in sized {
+        match batches.back_mut() {
+            Some(Job::Items(batch)) if bytes <= SMALL_BYTES && batch.len() < BATCH_ITEMS => batch.push(item),
+            _ => batches.push_back(Job::Items(vec![item])),
+        }
+    }
+    batches
+}
+
+fn label(item: &SchemaItem) -> String {
+    format!("{} {}", item.kind, item.name)
+}
+
+/// Creates items together with their records. Where one of them fails each is created alone, to tell which one it is.
+/// Returns those that need something that is not there, each with what the target said.
+async fn build(client: &mut Client, owner: &Owner, items: &[SchemaItem]) -> Result<Vec<(String, String)>> {
+    let Err(error) = in_one_transaction(client, owner, items).await else { return Ok(Vec::new()) };
+    if !client.is_usable() {
+        return Err(error.with("item", sql::list(items.iter().take(3), label)));
+    }
+    client.execute("ROLLBACK").await?;
+    let [item] = items else {
+        let mut left_out = Vec::new();
+        for item in items {
+            left_out.extend(Box::pin(build(client, owner, slice::from_ref(item))).await?);
+        }
+        return Ok(left_out);
+    };
+    // undefined_table, undefined_column, undefined_object, undefined_function, invalid_schema_name
+    match sqlstate(&error) {
+        Some("42P01" | "42703" | "42704" | "42883" | "3F000") => {
+            let reason =
+                crate::error::db_error(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Ok(vec![(label(item), reason)])
+        }
+        _ => Err(error.with("item", label(item))),
+    }
+}
+
+async fn in_one_transaction(client: &mut Client, owner: &Owner, items: &[SchemaItem]) -> Result<()> {
+    let statements = items.iter().map(|item| item.sql.as_str()).collect::<Vec<_>>().join(";\n");
+    client.simple(&format!("BEGIN;\n{statements}")).await?;
+    records::note_items(client, owner, items.iter().map(label)).await?;
     records::fence(client, owner).await?;
-    crate::writer::commit(client).await?;
-    Ok(None)
+    crate::writer::commit(client).await
+}
+
+#[cfg(test)]
+mod tests {
+    use model::TableName;
+
+    use super::*;
+
+    #[test]
+    fn large_tables_come_first_and_alone_and_small_ones_together() {
+        let table = |name: &str, bytes: u64| Table {
+            name: TableName::new("s", name),
+            source_id: 0,
+            columns: Vec::new(),
+            identity: Identity::WholeRow,
+            unique: Vec::new(),
+            root: None,
+            rows_estimate: None,
+            bytes,
+        };
+        let catalog = Catalog { tables: vec![table("a", 1), table("b", 1), table("big", 1 << 30)] };
+        let item = |index: &str, table: &str| SchemaItem {
+            kind: "INDEX".into(),
+            name: format!("s.{index}"),
+            sql: format!("CREATE INDEX {index} ON s.{table} USING btree (v);"),
+        };
+        let items =
+            vec![item("b1", "b"), item("a1", "a"), item("x", "big"), item("b2", "b"), item("y", "big")];
+        let names: Vec<Vec<String>> = batches(items, &catalog)
+            .into_iter()
+            .map(|job| match job {
+                Job::Items(items) => items.into_iter().map(|item| item.name).collect(),
+                Job::Repeatable(statement) => vec![statement],
+            })
+            .collect();
+        assert_eq!(names, [vec!["s.x"], vec!["s.y"], vec!["s.a1", "s.b1", "s.b2"]]);
+    }
 }

@@ -190,6 +190,69 @@ fn is_key(item: &SchemaItem, identity_indexes: &[String]) -> bool {
     }
 }
 
+/// The table that an index or a constraint is on.
+pub(crate) fn subject(sql: &str) -> Option<TableName> {
+    let table = match sql.strip_prefix("ALTER TABLE ") {
+        Some(table) => table,
+        None => {
+            let index =
+                sql.strip_prefix("CREATE UNIQUE INDEX ").or_else(|| sql.strip_prefix("CREATE INDEX "))?;
+            let (_, rest) = identifier(index).unwrap_or((String::new(), index));
+            rest.trim_start().strip_prefix("ON ")?
+        }
+    };
+    qualified(table.strip_prefix("ONLY ").unwrap_or(table))
+}
+
+fn qualified(text: &str) -> Option<TableName> {
+    let (schema, rest) = identifier(text)?;
+    let (name, _) = identifier(rest.strip_prefix('.')?)?;
+    Some(TableName { schema, name })
+}
+
+/// A foreign key in two steps.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ForeignKey {
+    /// Creates it without looking at the rows that are there.
+    pub(crate) unproved: String,
+    pub(crate) proof: String,
+    /// The one that refers and the one that is referred to.
+    pub(crate) tables: [TableName; 2],
+}
+
+/// `None` where the source has not proved it either, and for partitioned tables, which must prove theirs at once.
+pub(crate) fn foreign_key(sql: &str) -> Option<ForeignKey> {
+    let statement = sql.strip_suffix(';').filter(|sql| !sql.ends_with(" NOT VALID"))?;
+    let (table, constraint) = statement.split_once("\n    ADD CONSTRAINT ")?;
+    let (_, rest) = identifier(constraint)?;
+    let name = &constraint[..constraint.len() - rest.len()];
+    let from = qualified(table.strip_prefix("ALTER TABLE ONLY ")?)?;
+    let to = qualified(rest.split_once(" REFERENCES ")?.1)?;
+    Some(ForeignKey {
+        unproved: format!("{statement} NOT VALID;"),
+        proof: format!("{table} VALIDATE CONSTRAINT {name};"),
+        tables: [from, to],
+    })
+}
+
+/// The identifier that a text begins with, quoted or not, and what follows.
+fn identifier(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(|c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_' && c != '$');
+        let (name, rest) = text.split_at(end.unwrap_or(text.len()));
+        return (!name.is_empty()).then(|| (name.to_owned(), rest));
+    };
+    let mut from = 0;
+    loop {
+        let end = from + quoted[from..].find('"')?;
+        if quoted[end + 1..].starts_with('"') {
+            from = end + 2;
+            continue;
+        }
+        return Some((quoted[..end].replace("\"\"", "\""), &quoted[end + 1..]));
+    }
+}
+
 fn unqualified(name: &str) -> &str {
     name.split_once('.').map_or(name, |(_, name)| name)
 }
@@ -248,5 +311,36 @@ CREATE UNIQUE INDEX t_email ON public.t USING btree (email);
         assert!(is_key(&items[0], &[]) && !is_key(&items[1], &[]));
         assert!(is_key(&items[1], &["public.t_email".to_owned()]));
         assert!(!statements(DUMP).contains("restrict") && !statements(DUMP).contains("transaction_timeout"));
+    }
+    #[test]
+    fn the_table_of_an_item_is_read_from_its_statement() {
+        for (sql, schema, name) in [
+            ("ALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (id);", "public", "t"),
+            ("CREATE UNIQUE INDEX \"a \"\" ON x.y\" ON s.\"T 1\" USING btree (v);", "s", "T 1"),
+            ("CREATE INDEX i ON ONLY \"S\".p USING btree (v);", "S", "p"),
+            ("CREATE UNIQUE INDEX ON \"public\".\"a\" (\"b\")", "public", "a"),
+        ] {
+            assert_eq!(subject(sql), Some(TableName::new(schema, name)), "{sql}");
+        }
+        assert_eq!(subject("CREATE TRIGGER t BEFORE INSERT ON s.t"), None);
+    }
+
+    #[test]
+    fn a_foreign_key_is_split_from_its_proof() {
+        let add =
+            "ALTER TABLE ONLY s.t\n    ADD CONSTRAINT \"f k\" FOREIGN KEY (a) REFERENCES s.u(id) DEFERRABLE";
+        assert_eq!(
+            foreign_key(&format!("{add};")),
+            Some(ForeignKey {
+                unproved: format!("{add} NOT VALID;"),
+                proof: "ALTER TABLE ONLY s.t VALIDATE CONSTRAINT \"f k\";".to_owned(),
+                tables: [TableName::new("s", "t"), TableName::new("s", "u")],
+            })
+        );
+        assert_eq!(foreign_key(&format!("{add} NOT VALID;")), None);
+        assert_eq!(
+            foreign_key("ALTER TABLE s.p\n    ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES s.u(id);"),
+            None
+        );
     }
 }

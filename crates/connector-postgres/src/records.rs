@@ -1,11 +1,14 @@
 //! What the target keeps of a migration: the schema `crossfade`, written only together with the data it is about.
 
+use std::collections::HashSet;
+
 use connector::{Claim, Error, ErrorKind, Hold, Owner, Progress, Record, Result, Retry, RowCut};
-use model::{Loaded, Position, TableName};
+use model::{Loaded, Position, TableName, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::catalog::Cells;
+use crate::encode;
 use crate::wire::Client;
 
 /// Idempotent. `progress` is updated once a transaction: a low fillfactor keeps its updates on one page (HOT).
@@ -197,11 +200,24 @@ pub(crate) async fn has_item(client: &mut Client, owner: &Owner, item: &str) -> 
     Ok(!rows.is_empty())
 }
 
-pub(crate) async fn note_item(client: &mut Client, owner: &Owner, item: &str) -> Result<()> {
+/// All items of the schema that are on record as created.
+pub(crate) async fn items(client: &mut Client, owner: &Owner) -> Result<HashSet<String>> {
+    let rows = client
+        .query("SELECT item FROM crossfade.schema_item WHERE stream = $1", &[text(&owner.stream)])
+        .await?;
+    rows.into_iter().map(|row| Cells::of(row).text(0).map(str::to_owned)).collect()
+}
+
+pub(crate) async fn note_items(
+    client: &mut Client,
+    owner: &Owner,
+    items: impl IntoIterator<Item = String>,
+) -> Result<()> {
+    let items: Vec<Value> = items.into_iter().map(Value::text).collect();
     client
         .query(
-            "INSERT INTO crossfade.schema_item (stream, item) VALUES ($1, $2)",
-            &[text(&owner.stream), text(item)],
+            "INSERT INTO crossfade.schema_item (stream, item) SELECT $1, pg_catalog.unnest($2::text[])",
+            &[text(&owner.stream), Some(&encode::array(&items))],
         )
         .await?;
     Ok(())

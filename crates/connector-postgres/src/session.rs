@@ -25,6 +25,24 @@ pub(crate) async fn plain(settings: &Settings, stream: &str) -> Result<Client> {
     open(settings, stream, "-c lock_timeout=0").await
 }
 
+/// For one of several sessions that build indexes at the same time: together they take what the server allows for one
+/// maintenance command, or this much where that is less, as servers are seldom set up for a bulk load.
+pub(crate) async fn building(settings: &Settings, stream: &str, builders: usize) -> Result<Client> {
+    let mut client = open(settings, stream, "-c lock_timeout=0 -c synchronous_commit=on").await?;
+    client
+        .doing("set up a session that builds indexes")
+        .simple(&format!(
+            "SELECT pg_catalog.set_config(name, greatest(setting::int8, {BUILDING_KB}) / {} || 'kB', false) \
+             FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'",
+            builders.max(1)
+        ))
+        .await?;
+    Ok(client)
+}
+
+/// Sorts the keys of ten million rows in memory.
+const BUILDING_KB: u64 = 256 << 10;
+
 /// For reading chunks of the source: the snapshot's transaction must outlive any idle limit, and be the primary's.
 pub(crate) async fn reading(settings: &Settings, stream: &str) -> Result<Client> {
     open(settings, stream, BRIEF_LOCKS).await

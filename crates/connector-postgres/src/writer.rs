@@ -165,8 +165,9 @@ impl Writer for PostgresWriter {
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        builders: usize,
     ) -> Result<()> {
-        create::keys(&self.settings, owner, catalog, native).await
+        create::keys(&self.settings, owner, catalog, native, builders).await
     }
 
     async fn finish(
@@ -174,8 +175,9 @@ impl Writer for PostgresWriter {
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        builders: usize,
     ) -> Result<Vec<(String, String)>> {
-        create::finish(&self.settings, owner, catalog, native).await
+        create::finish(&self.settings, owner, catalog, native, builders).await
     }
 
     async fn applier(&self, owner: &Owner, catalog: &Catalog) -> Result<Box<dyn Applier>> {

@@ -151,6 +151,7 @@ impl Writer for SqliteWriter {
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        _builders: usize,
     ) -> Result<()> {
         let (owner, catalog, native) = (owner.clone(), catalog.clone(), native.cloned());
         self.run(move |connection| target::create_keys(connection, &owner, &catalog, native.as_ref())).await
@@ -161,6 +162,7 @@ impl Writer for SqliteWriter {
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        _builders: usize,
     ) -> Result<Vec<(String, String)>> {
         let (owner, catalog, native) = (owner.clone(), catalog.clone(), native.cloned());
         self.run(move |connection| target::finish(connection, &owner, &catalog, native.as_ref())).await

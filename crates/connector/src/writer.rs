@@ -59,15 +59,16 @@ pub trait Writer: Send + Sync {
     /// Empties a table and forgets its chunks, in one transaction.
     async fn reset(&self, owner: &Owner, table: &Table) -> Result<()>;
 
-    /// Creates what finds rows by key. Idempotent.
+    /// Creates what finds rows by key, up to `builders` at a time. Idempotent.
     async fn create_keys(
         &self,
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        builders: usize,
     ) -> Result<()>;
 
-    /// Creates everything else of the schema, once all cuts are settled. Idempotent, also after a crash between two
+    /// Creates everything else of the schema, once all cuts are settled, up to `builders` items at a time. Idempotent, also after a crash between two
     /// items. Returns the items that the target refused and that hold no rows back (a view over a table that
     /// is not migrated), each with the reason.
     async fn finish(
@@ -75,6 +76,7 @@ pub trait Writer: Send + Sync {
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        builders: usize,
     ) -> Result<Vec<(String, String)>>;
 
     /// Opens a connection over which changes are applied.

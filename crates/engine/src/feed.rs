@@ -263,7 +263,8 @@ impl Feed {
         }
         if !claim.finished {
             let keyed = self.persist("keys", || {
-                self.writer.create_keys(&self.owner, &self.catalog, self.native.as_ref())
+                let builders = self.settings.copy_streams;
+                self.writer.create_keys(&self.owner, &self.catalog, self.native.as_ref(), builders)
             });
             if keyed.await?.is_none() {
                 return Ok(Outcome::Stopped);
@@ -375,10 +376,11 @@ impl Feed {
             return Ok(true);
         }
         applying.cuts.settle();
-        let finished = self
-            .persist("finish", || self.writer.finish(&self.owner, &self.catalog, self.native.as_ref()))
-            .await?;
-        let Some(left_out) = finished else { return Ok(false) };
+        let finished = self.persist("finish", || {
+            let builders = self.settings.copy_streams;
+            self.writer.finish(&self.owner, &self.catalog, self.native.as_ref(), builders)
+        });
+        let Some(left_out) = finished.await? else { return Ok(false) };
         for (item, reason) in left_out {
             tracing::warn!(%item, %reason, "left out of the target's schema");
         }

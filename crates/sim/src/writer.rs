@@ -156,6 +156,7 @@ impl connector::Writer for Writer {
         owner: &Owner,
         _catalog: &Catalog,
         _native: Option<&NativeSchema>,
+        _builders: usize,
     ) -> Result<()> {
         self.ask("create the keys", |inner| owned(inner, owner, "create the keys")).await
     }
@@ -165,6 +166,7 @@ impl connector::Writer for Writer {
         owner: &Owner,
         _catalog: &Catalog,
         _native: Option<&NativeSchema>,
+        _builders: usize,
     ) -> Result<Vec<(String, String)>> {
         self.ask("finish the schema", |inner| {
             owned(inner, owner, "finish the schema")?;

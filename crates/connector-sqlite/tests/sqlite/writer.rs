@@ -48,7 +48,7 @@ async fn target(scratch: &Scratch, ddl: &str) -> (std::sync::Arc<dyn Writer>, Ow
     let claim = writer.claim("test").await.unwrap();
     let owner = Owner { stream: "test".to_owned(), epoch: claim.epoch };
     writer.create(&owner, &catalog, Some(&native)).await.unwrap();
-    writer.create_keys(&owner, &catalog, Some(&native)).await.unwrap();
+    writer.create_keys(&owner, &catalog, Some(&native), 1).await.unwrap();
     (writer, owner, catalog)
 }
 
@@ -100,7 +100,7 @@ async fn a_database_goes_over_whole() {
     }
     let native = reader.native_schema(&catalog).await.unwrap();
     for _ in 0..2 {
-        let left_out = writer.finish(&owner, &catalog, Some(&native)).await.unwrap();
+        let left_out = writer.finish(&owner, &catalog, Some(&native), 1).await.unwrap();
         assert_eq!(left_out.iter().map(|(item, _)| item.as_str()).collect::<Vec<_>>(), ["TRIGGER tr"]);
     }
     let sequences = reader.sequences(&catalog).await.unwrap();
@@ -340,8 +340,8 @@ async fn another_engines_text_is_converted() {
     let mut data = Given(vec![row(["00-1", "1.10", "t", "\\x00ff", "-5"])], 0);
     let loaded = writer.load(&owner, &table, &chunk, &cut, &settled, Format::Rows, &mut data).await.unwrap();
     assert_eq!(loaded.rows, 1);
-    writer.create_keys(&owner, &catalog, None).await.unwrap();
-    assert!(writer.finish(&owner, &catalog, None).await.unwrap().is_empty());
+    writer.create_keys(&owner, &catalog, None, 1).await.unwrap();
+    assert!(writer.finish(&owner, &catalog, None, 1).await.unwrap().is_empty());
     assert!(writer.has_unique(&table).await.unwrap());
     let mut applier = writer.applier(&owner, &catalog).await.unwrap();
     let key = Key(vec![Value::text("00-1")]);
