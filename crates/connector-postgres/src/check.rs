@@ -1,7 +1,9 @@
 //! What `check` finds on a PostgreSQL source and target. Ids are stable and documented in docs/reference/checks.md.
 
+use std::collections::BTreeSet;
+
 use connector::{Error, ErrorKind, Finding, Result, Selection, Severity};
-use model::{Catalog, Table, TableName};
+use model::{Catalog, TableName};
 
 use crate::catalog::{self, Cells, NOT_OF_EXTENSION, OTHERS};
 use crate::reader::lacks_identity;
@@ -320,22 +322,15 @@ pub(crate) async fn target(settings: &Settings, catalog: &Catalog, ours: &str) -
     let mut findings = Vec::new();
     target_rights(&mut client, &mut findings).await?;
     let begun = begun_before(&mut client, ours).await?;
-    let mut exist = 0;
-    for table in &catalog.tables {
-        let name = create::target_name(&mut client, &table.name).await?;
-        let rows = client
-            .query("SELECT pg_catalog.to_regclass($1::text) IS NOT NULL", &[text(&sql::table(&name))])
-            .await?;
-        if rows.first().and_then(|row| row[0].as_deref()) != Some(b"t") {
-            continue;
-        }
-        exist += 1;
-        if !begun {
-            existing(&mut client, table, &name, &mut findings).await?;
-        }
-    }
+    let names = create::target_names(&mut client, catalog).await?;
+    let found = create::existing(&mut client, &names).await?;
+    let exist = found.len();
     if exist == 0 {
-        schema_rights(&mut client, catalog, &mut findings).await?;
+        schema_rights(&mut client, &names, &mut findings).await?;
+    } else if !begun {
+        let tables = found.iter().map(|&place| catalog.tables[place].clone()).collect();
+        let names: Vec<TableName> = found.iter().map(|&place| names[place].clone()).collect();
+        existing(&mut client, Catalog { tables }, &names, &mut findings).await?;
     }
     if exist > 0 && exist < catalog.tables.len() && !begun {
         findings.push(finding(
@@ -362,20 +357,14 @@ pub(crate) async fn target(settings: &Settings, catalog: &Catalog, ours: &str) -
 }
 
 /// Schemas that are there already and in which tables are to be created. (Since 15 not everybody may in `public`.)
-async fn schema_rights(client: &mut Client, catalog: &Catalog, findings: &mut Vec<Finding>) -> Result<()> {
-    let mut schemas = Vec::new();
-    for table in &catalog.tables {
-        let schema = create::target_name(client, &table.name).await?.schema;
-        if !schemas.contains(&schema) {
-            schemas.push(schema);
-        }
-    }
+async fn schema_rights(client: &mut Client, names: &[TableName], findings: &mut Vec<Finding>) -> Result<()> {
+    let schemas: BTreeSet<&str> = names.iter().map(|name| name.schema.as_str()).collect();
     let role = current_user(client).await?;
     for schema in schemas {
         let rows = client
             .query(
                 "SELECT pg_catalog.has_schema_privilege(n.oid, 'CREATE') FROM pg_catalog.pg_namespace n WHERE n.nspname = $1",
-                &[text(&schema)],
+                &[text(schema)],
             )
             .await?;
         if rows.first().and_then(|row| row[0].as_deref()) == Some(b"f") {
@@ -385,7 +374,7 @@ async fn schema_rights(client: &mut Client, catalog: &Catalog, findings: &mut Ve
                 format!("schema {schema}"),
                 format!("role {role} may not CREATE in it"),
                 "the tables are created there",
-                format!("GRANT CREATE ON SCHEMA {} TO {role};", sql::ident(&schema)),
+                format!("GRANT CREATE ON SCHEMA {} TO {role};", sql::ident(schema)),
             ));
         }
     }
@@ -439,46 +428,51 @@ async fn target_rights(client: &mut Client, findings: &mut Vec<Finding>) -> Resu
     client.execute("RESET session_replication_role").await.map(drop)
 }
 
+/// What is wrong with tables that crossfade did not create.
 async fn existing(
     client: &mut Client,
-    table: &Table,
-    name: &TableName,
+    catalog: Catalog,
+    names: &[TableName],
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let rows = client.simple(&format!("SELECT 1 FROM ONLY {} LIMIT 1", sql::table(name))).await?;
-    if !rows.is_empty() {
+    for name in create::with_rows(client, names).await? {
         findings.push(finding(
             "PG-TARGET-NOT-EMPTY",
             Severity::Blocker,
             name.to_string(),
             "the target's table holds rows",
             "rows that crossfade did not write would be mixed with the migrated ones",
-            format!("TRUNCATE {}; or choose another target database", sql::table(name)),
+            format!("TRUNCATE {}; or choose another target database", sql::table(&name)),
         ));
     }
     let always = client
         .query(
-            "SELECT tgname FROM pg_catalog.pg_trigger WHERE tgrelid = $1::text::regclass AND tgenabled IN ('A', 'R') AND NOT tgisinternal",
-            &[text(&sql::table(name))],
+            "SELECT n.place FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY n(name, place) \
+             WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_trigger t WHERE t.tgrelid = n.name::regclass \
+             AND t.tgenabled IN ('A', 'R') AND NOT t.tgisinternal) ORDER BY n.place",
+            &[Some(&create::regclasses(names))],
         )
         .await?;
-    if !always.is_empty() {
+    for place in create::places(always)? {
         findings.push(finding(
             "PG-TARGET-TRIGGER",
             Severity::Warning,
-            name.to_string(),
+            names[place].to_string(),
             "it has triggers that fire for replicated changes too (ENABLE ALWAYS or REPLICA)",
             "what they write is in the log already and would be there twice",
             "ALTER TABLE … ENABLE TRIGGER …; (the ordinary way), or DISABLE it until the switch",
         ));
     }
-    // A table that crossfade did not create must have the columns and types already.
-    let mut only = Catalog { tables: vec![table.clone()] };
-    if let Err(error) = create::targets(client, &only).await {
+    // They must have the columns and types already. Asked for all together; only where that fails one by one.
+    match create::targets(client, &catalog).await {
+        Err(error) if error.kind == ErrorKind::Schema => {}
+        other => return other.map(drop),
+    }
+    for (table, name) in catalog.tables.into_iter().zip(names) {
+        let Err(error) = create::targets(client, &Catalog { tables: vec![table] }).await else { continue };
         if error.kind != ErrorKind::Schema {
             return Err(error);
         }
-        only.tables.clear();
         findings.push(finding(
             "PG-TARGET-COLUMNS",
             Severity::Blocker,

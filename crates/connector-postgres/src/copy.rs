@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use connector::{Error, Result};
 use postgres_protocol::message::frontend;
 
-use crate::wire::{Client, Frame, READ_BYTES, State, rows_of};
+use crate::wire::{Client, Frame, READ_BYTES, State, TextRow, rows_of, text_row};
 
 /// Longer messages are handed out in pieces.
 const WHOLE_BYTES_MAX: usize = 1024 * 1024;
@@ -20,12 +20,13 @@ const DATA: u8 = b'd';
 const HEADER_BYTES: usize = 5;
 
 impl Client {
-    /// Starts `COPY … TO STDOUT`.
+    /// Starts `COPY … TO STDOUT`. Statements without a result may come before it in the same message, and some after it, of
+    /// which one may return a row: see [`Client::row_after_copy`].
     pub(crate) async fn copy_out(&mut self, sql: &str) -> Result<()> {
         self.copy_start(sql, b'H', State::CopyOut).await
     }
 
-    /// Starts `COPY … FROM STDIN`.
+    /// Starts `COPY … FROM STDIN`. Statements without a result may come before it in the same message.
     pub(crate) async fn copy_in_start(&mut self, sql: &str) -> Result<()> {
         self.copy_start(sql, b'G', State::CopyIn).await
     }
@@ -39,10 +40,17 @@ impl Client {
         self.begin(sql)?;
         frontend::query(sql, &mut self.outgoing).map_err(|error| self.unsendable(error))?;
         self.flush().await?;
-        let frame = self.receive().await?;
+        self.done_before_copy = 0;
+        let frame = loop {
+            match self.receive().await? {
+                frame if frame.tag == b'C' => self.done_before_copy += 1,
+                frame => break frame,
+            }
+        };
         if frame.tag == response {
             self.state = state;
             self.copied_rows = 0;
+            self.row_after_copy = None;
             self.piece_left = 0;
             return Ok(());
         }
@@ -72,8 +80,13 @@ impl Client {
             match self.pop()? {
                 None => self.fill().await?,
                 Some(frame) => match frame.tag {
-                    b'c' => {}
-                    b'C' => self.copied_rows = rows_of(&frame.body),
+                    b'c' | b'T' => {}
+                    b'C' if frame.body.starts_with(b"COPY ") => self.copied_rows = rows_of(&frame.body),
+                    b'C' => {}
+                    b'D' => {
+                        let row = text_row(&frame.body).ok_or_else(|| self.malformed(&frame))?;
+                        self.row_after_copy = Some(row);
+                    }
                     b'Z' => {
                         self.ended(&frame);
                         return Ok(None);
@@ -89,6 +102,16 @@ impl Client {
     /// Rows of the last COPY as the server counted them.
     pub(crate) fn copied_rows(&self) -> u64 {
         self.copied_rows
+    }
+
+    /// The row that a statement behind the last COPY returned.
+    pub(crate) fn row_after_copy(&mut self) -> Option<TextRow> {
+        self.row_after_copy.take()
+    }
+
+    /// How many statements in front of the last COPY have succeeded.
+    pub(crate) fn done_before_copy(&self) -> usize {
+        self.done_before_copy
     }
 
     /// What is here of CopyData, if it is worth handing out.

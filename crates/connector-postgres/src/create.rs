@@ -1,12 +1,13 @@
 //! Creates the target's schema in the order that a live copy needs: bare tables, then keys, then everything else.
 
 use std::cmp::Reverse;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::slice;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use connector::{Error, ErrorKind, NativeSchema, Owner, Result, SchemaItem, failpoint};
-use model::{Catalog, Identity, Kind, Table, TableName};
+use model::{Catalog, Kind, Table, TableName, Value};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
@@ -15,8 +16,8 @@ use crate::error::sqlstate;
 use crate::records::{self, text};
 use crate::statement::{Target, TargetColumn};
 use crate::url::Settings;
-use crate::wire::Client;
-use crate::{dump, session, sql};
+use crate::wire::{Client, TextRow};
+use crate::{dump, encode, session, sql};
 
 /// Recorded once the bare tables are there, and who made them.
 const BEFORE: &str = "tables";
@@ -33,6 +34,61 @@ pub(crate) async fn target_name(client: &mut Client, name: &TableName) -> Result
     Ok(if rows.is_empty() { TableName::new("public", &name.name) } else { name.clone() })
 }
 
+/// Where the catalog's tables go, in its order.
+pub(crate) async fn target_names(client: &mut Client, catalog: &Catalog) -> Result<Vec<TableName>> {
+    let mut names: Vec<TableName> = catalog.tables.iter().map(|table| table.name.clone()).collect();
+    if let Some(main) = names.iter().find(|name| name.schema == "main") {
+        let schema = target_name(client, main).await?.schema;
+        names
+            .iter_mut()
+            .filter(|name| name.schema == "main")
+            .for_each(|name| name.schema.clone_from(&schema));
+    }
+    Ok(names)
+}
+
+/// Names as a parameter of type text[], quoted so that the server finds each by `to_regclass`.
+pub(crate) fn regclasses<'a>(names: impl IntoIterator<Item = &'a TableName>) -> Bytes {
+    let names: Vec<Value> = names.into_iter().map(|name| Value::text(sql::table(name))).collect();
+    encode::array(&names)
+}
+
+/// The places, from 0 on, that a query over `unnest(…) WITH ORDINALITY` returned first in each row.
+pub(crate) fn places(rows: Vec<TextRow>) -> Result<Vec<usize>> {
+    rows.into_iter().map(|row| Ok(Cells::of(row).parse::<usize>(0)? - 1)).collect()
+}
+
+/// The places of the names under which there is a table.
+pub(crate) async fn existing(client: &mut Client, names: &[TableName]) -> Result<Vec<usize>> {
+    let rows = client
+        .query(
+            "SELECT n.place FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY n(name, place) \
+             WHERE pg_catalog.to_regclass(n.name) IS NOT NULL ORDER BY n.place",
+            &[Some(&regclasses(names))],
+        )
+        .await?;
+    places(rows)
+}
+
+/// Those of these tables that hold a row. The ones without a block are not opened one by one.
+pub(crate) async fn with_rows(client: &mut Client, names: &[TableName]) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "SELECT n.place FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY n(name, place) \
+             WHERE pg_catalog.pg_relation_size(n.name::regclass) > 0 ORDER BY n.place",
+            &[Some(&regclasses(names))],
+        )
+        .await?;
+    let mut found = Vec::new();
+    for place in places(rows)? {
+        let name = &names[place];
+        if !client.simple(&format!("SELECT 1 FROM ONLY {} LIMIT 1", sql::table(name))).await?.is_empty() {
+            found.push(name.clone());
+        }
+    }
+    Ok(found)
+}
+
 pub(crate) async fn tables(
     client: &mut Client,
     owner: &Owner,
@@ -43,31 +99,26 @@ pub(crate) async fn tables(
     if records::has_item(client, owner, BEFORE).await? || records::has_item(client, owner, FOUND).await? {
         return Ok(());
     }
-    let mut missing = Vec::new();
-    for table in &catalog.tables {
-        let name = target_name(client, &table.name).await?;
-        let rows = client
-            .query("SELECT pg_catalog.to_regclass($1::text) IS NULL", &[text(&sql::table(&name))])
-            .await?;
-        if rows.first().and_then(|row| row[0].as_deref()) == Some(b"t") {
-            missing.push(name);
-        }
-    }
-    if missing.is_empty() {
-        for table in &catalog.tables {
-            empty(client, table).await?;
+    let names = target_names(client, catalog).await?;
+    let existing = existing(client, &names).await?;
+    if existing.len() == names.len() {
+        if let Some(name) = with_rows(client, &names).await?.first() {
+            return Err(Error::new(ErrorKind::Setup, "use the target's table").with("table", name).hint(
+                "it holds rows that crossfade did not write; empty it (TRUNCATE) or choose another target database",
+            ));
         }
         targets(client, catalog).await?;
         return records::note_items(client, owner, [FOUND.to_owned()]).await;
     }
-    if missing.len() < catalog.tables.len() {
+    if !existing.is_empty() {
+        let missing = (0..names.len()).filter(|place| existing.binary_search(place).is_err());
         return Err(Error::new(ErrorKind::Setup, "create the target's tables")
-            .with("missing there", sql::list(missing.iter().take(5), ToString::to_string))
+            .with("missing there", sql::list(missing.take(5), |place| names[place].to_string()))
             .hint("some of the tables exist on the target and some do not: drop the ones that exist, or create the missing ones"));
     }
     let ddl = match native {
         Some(native) if native.dialect == DIALECT => native.before.clone(),
-        Some(_) => generated(client, catalog).await?,
+        Some(_) => generated(catalog, &names),
         None => {
             return Err(Error::new(ErrorKind::Setup, "create the target's tables").hint(
                 "no pg_dump that is as new as the source server was found: install it (Debian: postgresql-client-NN), \
@@ -85,29 +136,17 @@ pub(crate) async fn tables(
     crate::writer::commit(client).await
 }
 
-async fn empty(client: &mut Client, table: &Table) -> Result<()> {
-    let name = target_name(client, &table.name).await?;
-    let rows = client.simple(&format!("SELECT 1 FROM ONLY {} LIMIT 1", sql::table(&name))).await?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Setup, "use the target's table").with("table", &name).hint(
-        "it holds rows that crossfade did not write; empty it (TRUNCATE) or choose another target database",
-    ))
-}
-
 /// For a source of another engine: tables from the catalog, each type the one that holds all values of its kind.
-async fn generated(client: &mut Client, catalog: &Catalog) -> Result<String> {
+fn generated(catalog: &Catalog, names: &[TableName]) -> String {
     let mut ddl = String::new();
-    for table in &catalog.tables {
-        let name = target_name(client, &table.name).await?;
+    for (table, name) in catalog.tables.iter().zip(names) {
         let columns = sql::list(table.columns.iter().filter(|column| !column.generated), |column| {
             let required = if column.nullable { "" } else { " NOT NULL" };
             format!("{} {}{required}", sql::ident(&column.name), type_for(column.kind))
         });
-        ddl.push_str(&format!("CREATE TABLE {} ({columns});\n", sql::table(&name)));
+        ddl.push_str(&format!("CREATE TABLE {} ({columns});\n", sql::table(name)));
     }
-    Ok(ddl)
+    ddl
 }
 
 /// The declared type mapping between engines; documented in docs/reference/types.md.
@@ -130,38 +169,40 @@ fn type_for(kind: Kind) -> &'static str {
 
 /// The tables as they are on the target, checked against the catalog.
 pub(crate) async fn targets(client: &mut Client, catalog: &Catalog) -> Result<(Vec<TableName>, Vec<Target>)> {
-    let mut names = Vec::new();
-    let mut targets = Vec::new();
-    for table in &catalog.tables {
-        let name = target_name(client, &table.name).await?;
-        targets.push(target(client, table, &name).await?);
-        names.push(name);
-    }
-    Ok((names, targets))
-}
-
-async fn target(client: &mut Client, planned: &Table, name: &TableName) -> Result<Target> {
+    let names = target_names(client, catalog).await?;
     let rows = client
         .query(
-            "SELECT a.attname, pg_catalog.format_type(a.atttypid, -1), pg_catalog.format_type(a.atttypid, a.atttypmod), \
+            "SELECT n.place, a.attname, pg_catalog.format_type(a.atttypid, -1), \
+             pg_catalog.format_type(a.atttypid, a.atttypmod), \
              t.typtype IN ('b', 'e', 'r', 'm') AND t.typcategory <> 'A' AND t.typarray <> 0 AND t.typdelim = ',', \
              a.attidentity = 'a' \
-             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-             WHERE a.attrelid = pg_catalog.to_regclass($1::text) AND a.attnum > 0 AND NOT a.attisdropped",
-            &[text(&sql::table(name))],
+             FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY n(name, place) \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = pg_catalog.to_regclass(n.name) \
+             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid WHERE a.attnum > 0 AND NOT a.attisdropped",
+            &[Some(&regclasses(&names))],
         )
         .await?;
-    let mut found = std::collections::HashMap::new();
+    let mut found: Vec<Found> = names.iter().map(|_| Found::new()).collect();
     for row in rows {
         let row = Cells::of(row);
         let column = TargetColumn {
-            name: sql::ident(row.text(0)?),
-            type_sql: row.text(1)?.to_owned(),
-            typed_array: row.text(3)? == "t",
-            always: row.text(4)? == "t",
+            name: sql::ident(row.text(1)?),
+            type_sql: row.text(2)?.to_owned(),
+            typed_array: row.text(4)? == "t",
+            always: row.text(5)? == "t",
         };
-        found.insert(row.text(0)?.to_owned(), (column, row.text(2)?.to_owned()));
+        found[row.parse::<usize>(0)? - 1].insert(row.text(1)?.to_owned(), (column, row.text(3)?.to_owned()));
     }
+    let tables = catalog.tables.iter().zip(&names).zip(found);
+    let targets: Result<Vec<Target>> =
+        tables.map(|((table, name), found)| target(table, name, found)).collect();
+    Ok((names, targets?))
+}
+
+/// By name, with the type as it is written in full.
+type Found = HashMap<String, (TargetColumn, String)>;
+
+fn target(planned: &Table, name: &TableName, mut found: Found) -> Result<Target> {
     let mismatch = |column: &str, what: String| {
         Error::new(ErrorKind::Schema, "use the target's table")
             .with("table", name)
@@ -221,49 +262,55 @@ pub(crate) async fn keys(
         let jobs = batches(missing(&mut client, owner, items).await?, catalog);
         side_by_side(settings, owner, jobs, builders).await?;
     }
-    for table in &catalog.tables {
-        has_key(&mut client, table).await?;
-    }
-    Ok(())
+    have_keys(&mut client, catalog).await
+}
+
+/// The names of columns in an order that does not depend on theirs.
+fn sorted<'a>(table: &'a Table, columns: &[usize]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = columns.iter().map(|&at| table.columns[at].name.as_str()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// Changes find their row by the key: without an index on it each would read the whole table, and without its
 /// uniqueness "exactly one row" could not be told.
-async fn has_key(client: &mut Client, table: &Table) -> Result<()> {
-    let Identity::Key { columns, .. } = &table.identity else { return Ok(()) };
-    let name = target_name(client, &table.name).await?;
-    let mut wanted: Vec<&str> = columns.iter().map(|&at| table.columns[at].name.as_str()).collect();
-    wanted.sort_unstable();
+async fn have_keys(client: &mut Client, catalog: &Catalog) -> Result<()> {
+    let names = target_names(client, catalog).await?;
+    let keyed: Vec<(&Table, &[usize], &TableName)> = catalog
+        .tables
+        .iter()
+        .zip(&names)
+        .filter_map(|(table, name)| Some((table, table.key()?, name)))
+        .collect();
+    let keys: Vec<Value> =
+        keyed.iter().map(|(table, columns, _)| Value::text(sorted(table, columns).join("\u{1}"))).collect();
     let rows = client
         .query(
-            "SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = $1::text::regclass AND i.indisunique AND i.indisvalid \
-             AND i.indpred IS NULL AND i.indexprs IS NULL AND \
-             ARRAY(SELECT a.attname::text COLLATE \"C\" FROM pg_catalog.pg_attribute a WHERE a.attrelid = i.indrelid \
-                   AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1]) ORDER BY 1) = $2::text[]",
-            &[
-                text(&sql::table(&name)),
-                Some(&crate::encode::array(wanted.iter().map(|name| model::Value::text(*name)).collect::<Vec<_>>().iter())),
-            ],
+            "SELECT n.place FROM pg_catalog.unnest($1::text[], $2::text[]) WITH ORDINALITY n(name, key, place) \
+             WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = n.name::regclass \
+               AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
+               AND pg_catalog.array_to_string(ARRAY(SELECT a.attname::text COLLATE \"C\" FROM pg_catalog.pg_attribute a \
+                 WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[0:i.indnkeyatts - 1]) ORDER BY 1), E'\\x01') \
+                 = n.key) ORDER BY n.place LIMIT 1",
+            &[Some(&regclasses(keyed.iter().map(|(_, _, name)| *name))), Some(&encode::array(&keys))],
         )
         .await?;
-    if !rows.is_empty() {
-        return Ok(());
-    }
+    let Some(&place) = places(rows)?.first() else { return Ok(()) };
+    let (table, columns, name) = keyed[place];
     Err(Error::new(ErrorKind::Setup, "find rows by their key on the target")
-        .with("table", &name)
-        .with("key", wanted.join(", "))
+        .with("table", name)
+        .with("key", sorted(table, columns).join(", "))
         .hint(format!(
             "create it: ALTER TABLE {} ADD PRIMARY KEY ({});",
-            sql::table(&name),
+            sql::table(name),
             sql::list(columns, |&at| sql::ident(&table.columns[at].name))
         )))
 }
 
 async fn generated_keys(client: &mut Client, catalog: &Catalog) -> Result<Vec<SchemaItem>> {
     let mut items = Vec::new();
-    for table in &catalog.tables {
-        let Identity::Key { columns, .. } = &table.identity else { continue };
-        let name = target_name(client, &table.name).await?;
+    for (table, name) in catalog.tables.iter().zip(target_names(client, catalog).await?) {
+        let Some(columns) = table.key() else { continue };
         items.push(SchemaItem {
             kind: "PRIMARY KEY".into(),
             name: name.to_string(),
@@ -280,8 +327,7 @@ async fn generated_keys(client: &mut Client, catalog: &Catalog) -> Result<Vec<Sc
 /// Unique indexes over columns keep their meaning between engines; others are reported.
 async fn generated_unique(client: &mut Client, catalog: &Catalog) -> Result<Vec<SchemaItem>> {
     let mut items = Vec::new();
-    for table in &catalog.tables {
-        let name = target_name(client, &table.name).await?;
+    for (table, name) in catalog.tables.iter().zip(target_names(client, catalog).await?) {
         for unique in table.unique.iter().filter(|unique| !unique.columns.is_empty()) {
             items.push(SchemaItem {
                 kind: "UNIQUE".into(),
@@ -376,23 +422,21 @@ async fn statistics(
     catalog: &Catalog,
     proofs_of: &HashSet<&TableName>,
 ) -> Result<VecDeque<Job>> {
-    let mut tables: Vec<&Table> = catalog.tables.iter().collect();
-    tables.sort_by_key(|table| Reverse(table.bytes));
-    let (large, small) = tables.split_at(tables.partition_point(|table| table.bytes > SMALL_BYTES));
+    let names = target_names(client, catalog).await?;
+    let mut tables: Vec<(&Table, &TableName)> = catalog.tables.iter().zip(&names).collect();
+    tables.sort_by_key(|(table, _)| Reverse(table.bytes));
+    let (large, small) = tables.split_at(tables.partition_point(|(table, _)| table.bytes > SMALL_BYTES));
     let mut jobs = VecDeque::new();
-    for table in large {
-        let name = sql::table(&target_name(client, &table.name).await?);
+    for (table, name) in large {
+        let name = sql::table(name);
         jobs.push_back(Job::Repeatable(match proofs_of.contains(&table.name) {
             true => format!("VACUUM (ANALYZE, TRUNCATE false) {name}"),
             false => format!("ANALYZE {name}"),
         }));
     }
     for batch in small.chunks(BATCH_ITEMS) {
-        let mut names = Vec::new();
-        for table in batch {
-            names.push(sql::table(&target_name(client, &table.name).await?));
-        }
-        jobs.push_back(Job::Repeatable(format!("ANALYZE {}", names.join(", "))));
+        let names = sql::list(batch, |(_, name)| sql::table(name));
+        jobs.push_back(Job::Repeatable(format!("ANALYZE {names}")));
     }
     Ok(jobs)
 }
@@ -526,7 +570,7 @@ async fn in_one_transaction(client: &mut Client, owner: &Owner, items: &[SchemaI
 
 #[cfg(test)]
 mod tests {
-    use model::TableName;
+    use model::Identity;
 
     use super::*;
 

@@ -14,6 +14,7 @@ use crate::stream::{self, Stream};
 use crate::url::Settings;
 use crate::wave::PostgresWave;
 use crate::wire::Client;
+use crate::writer::SEQUENCES;
 use crate::{check, dump, encode, lsn, session, sql};
 
 pub(crate) struct PostgresReader {
@@ -198,7 +199,7 @@ impl Reader for PostgresReader {
             .await?;
         let roots: std::collections::HashSet<&TableName> =
             catalog.tables.iter().filter_map(|table| table.root.as_ref()).collect();
-        let mut sequences = Vec::new();
+        let mut names = Vec::new();
         for row in rows {
             let row = Cells(row);
             if let Some(schema) = row.maybe(2) {
@@ -207,11 +208,23 @@ impl Reader for PostgresReader {
                     continue;
                 }
             }
-            let name = TableName::new(row.text(0)?, row.text(1)?);
-            let state =
-                client.simple(&format!("SELECT last_value, is_called FROM {}", sql::table(&name))).await?;
-            let state = Cells::first(state);
-            sequences.push(Sequence { last_value: state.parse(0)?, is_called: state.text(1)? == "t", name });
+            names.push(TableName::new(row.text(0)?, row.text(1)?));
+        }
+        let mut sequences = Vec::new();
+        for names in names.chunks(SEQUENCES) {
+            let states = names.iter().enumerate().map(|(place, name)| {
+                format!("SELECT {place}, last_value, is_called FROM {}", sql::table(name))
+            });
+            let states = client.simple(&states.collect::<Vec<_>>().join(" UNION ALL ")).await?;
+            for state in states {
+                let state = Cells(state);
+                let name = names[state.parse::<usize>(0)?].clone();
+                sequences.push(Sequence {
+                    name,
+                    last_value: state.parse(1)?,
+                    is_called: state.text(2)? == "t",
+                });
+            }
         }
         Ok(sequences)
     }

@@ -17,14 +17,13 @@ use model::{Cut, Key, Position, Range, Snapshot, Table, TableName, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Cells;
-use crate::lsn;
-use crate::sql;
 use crate::wire::Client;
+use crate::{encode, lsn, sql};
 
 pub(crate) struct PostgresWave {
     cut: Cut,
     settled: Position,
-    files: HashMap<TableName, String>,
+    files: HashMap<TableName, File>,
     /// `BEGIN` and the import of the snapshot.
     begin: String,
     /// Keeps the snapshot alive.
@@ -70,15 +69,24 @@ impl PostgresWave {
         })
     }
 
-    /// A reader inside a transaction that shows what the cut shows.
-    async fn reader(&self) -> Result<(Client, OwnedSemaphorePermit)> {
+    async fn free_reader(&self) -> Result<(Client, OwnedSemaphorePermit)> {
         let none = || Error::new(ErrorKind::Connect, "find a free reader");
         let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| none())?;
-        let mut client = self.idle.lock().map_err(|_| none())?.pop().ok_or_else(none)?;
-        // Refused when the coordinator's session has ended, and the snapshot with it: then a new wave is needed.
-        client.simple(&self.begin).await.map_err(|error| error.retry(Retry::Later))?;
+        let client = self.idle.lock().map_err(|_| none())?.pop().ok_or_else(none)?;
         Ok((client, permit))
     }
+
+    /// A reader inside a transaction that shows what the cut shows.
+    async fn reader(&self) -> Result<(Client, OwnedSemaphorePermit)> {
+        let (mut client, permit) = self.free_reader().await?;
+        client.simple(&self.begin).await.map_err(without_snapshot)?;
+        Ok((client, permit))
+    }
+}
+
+/// Refused when the coordinator's session has ended, and the snapshot with it: then a new wave is needed.
+fn without_snapshot(error: Error) -> Error {
+    error.retry(Retry::Later)
 }
 
 async fn give_back(mut client: Client, idle: &std::sync::Mutex<Vec<Client>>) -> Result<()> {
@@ -87,6 +95,15 @@ async fn give_back(mut client: Client, idle: &std::sync::Mutex<Vec<Client>>) -> 
         idle.push(client);
     }
     Ok(())
+}
+
+/// What a table's rows were in when the wave began.
+struct File {
+    /// `NULL` for a table without one.
+    node: Option<String>,
+    blocks: u64,
+    /// TOAST included.
+    bytes: u64,
 }
 
 /// For the moment in which files are noted and the snapshot is taken: a wave that began in the middle of a rewrite
@@ -107,18 +124,31 @@ async fn hold_off_rewrites(lock: &mut Client, tables: &[&Table]) -> Result<()> {
 /// Far below what `max_locks_per_transaction` allows by default (64 for each connection).
 const LOCKED_MAX: usize = 50;
 
-async fn files(client: &mut Client, tables: &[&Table]) -> Result<HashMap<TableName, String>> {
+/// Sizes are asked for here as well: with one question for all tables rather than one for each.
+async fn files(client: &mut Client, tables: &[&Table]) -> Result<HashMap<TableName, File>> {
+    let part = |part: fn(&TableName) -> &str| {
+        let parts: Vec<Value> = tables.iter().map(|table| Value::text(part(&table.name))).collect();
+        encode::array(&parts)
+    };
     let rows = client
-        .simple(&format!(
-            "SELECT n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid) FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND {}",
-            crate::catalog::OTHERS
-        ))
+        .query(
+            "SELECT n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid), \
+             pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8, pg_catalog.pg_table_size(c.oid) \
+             FROM pg_catalog.unnest($1::text[], $2::text[]) w(schema, name) \
+             JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema \
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind = 'r'",
+            &[Some(&part(|name| &name.schema)), Some(&part(|name| &name.name))],
+        )
         .await?;
     let mut found = HashMap::new();
     for row in rows {
-        let row = Cells(row);
-        found.insert(TableName::new(row.text(0)?, row.text(1)?), row.text(2)?.to_owned());
+        let row = Cells::of(row);
+        // A table that is dropped at this moment has no size any more.
+        if row.maybe(3).is_some() && row.maybe(4).is_some() {
+            let file =
+                File { node: row.maybe(2).map(str::to_owned), blocks: row.parse(3)?, bytes: row.parse(4)? };
+            found.insert(TableName::new(row.text(0)?, row.text(1)?), file);
+        }
     }
     match tables.iter().find(|table| !found.contains_key(&table.name)) {
         Some(table) => Err(Error::new(ErrorKind::Schema, "read a table")
@@ -140,7 +170,7 @@ impl Wave for PostgresWave {
 
     async fn plan(&self, table: &Table, slicing: &Slicing, bytes: u64) -> Result<Vec<Range>> {
         match slicing {
-            Slicing::OneCut => self.blocks(table, bytes).await,
+            Slicing::OneCut => Ok(self.blocks(table, bytes)),
             Slicing::Keys { after, upto, ranges_max } => {
                 self.keys(table, after.as_ref(), upto.as_ref(), *ranges_max, bytes).await
             }
@@ -148,7 +178,7 @@ impl Wave for PostgresWave {
     }
 
     async fn read(&self, table: &Table, range: &Range, format: Format) -> Result<Box<dyn ChunkStream>> {
-        let (mut client, permit) = self.reader().await?;
+        let (mut client, permit) = self.free_reader().await?;
         let columns = sql::list(table.stored(), |at| sql::ident(&table.columns[at].name));
         let name = sql::table(&table.name);
         let format = match format {
@@ -161,10 +191,20 @@ impl Wave for PostgresWave {
                 format!("COPY (SELECT {columns} FROM ONLY {name} WHERE {predicate}) TO STDOUT {format}")
             }
         };
-        client.copy_out(&copy).await.map_err(|error| error.with("table", &table.name))?;
+        // One message for all of it: tables are many, and a round trip each for what goes with a small one would cost more
+        // than its rows.
+        let file = sql::literal(&name);
+        let all = format!(
+            "{}; {copy}; SELECT pg_catalog.pg_relation_filenode({file}::regclass); COMMIT",
+            self.begin
+        );
+        if let Err(error) = client.copy_out(&all).await {
+            let error = error.with("table", &table.name);
+            return Err(if client.done_before_copy() < 2 { without_snapshot(error) } else { error });
+        }
         Ok(Box::new(Reading {
             table: table.name.clone(),
-            file: self.files.get(&table.name).cloned(),
+            file: self.files.get(&table.name).and_then(|file| file.node.clone()),
             client: Some(client),
             idle: Arc::clone(&self.idle),
             permit: Some(permit),
@@ -175,31 +215,21 @@ impl Wave for PostgresWave {
 
 impl PostgresWave {
     /// Block ranges of about `bytes` each, TOAST included; the last one is open, since the file may have grown.
-    async fn blocks(&self, table: &Table, bytes: u64) -> Result<Vec<Range>> {
-        if !self.can_slice_blocks {
-            return Ok(vec![Range::Blocks { from: 0, until: None }]);
-        }
-        let name = sql::literal(&sql::table(&table.name));
-        let (mut client, _permit) = self.reader().await?;
-        let rows = client
-            .simple(&format!(
-                "SELECT pg_catalog.pg_relation_size({name}::regclass) / current_setting('block_size')::int8, \
-                 pg_catalog.pg_table_size({name}::regclass)"
-            ))
-            .await?;
-        let row = Cells::first(rows);
-        let (blocks, size): (u64, u64) = (row.parse(0)?, row.parse(1)?);
-        give_back(client, &self.idle).await?;
+    fn blocks(&self, table: &Table, bytes: u64) -> Vec<Range> {
+        let Some(file) = self.files.get(&table.name).filter(|_| self.can_slice_blocks) else {
+            return vec![Range::Blocks { from: 0, until: None }];
+        };
+        let (blocks, size) = (file.blocks, file.bytes);
         let chunks = size.div_ceil(bytes.max(1)).clamp(1, blocks.max(1));
         let step = blocks.div_ceil(chunks).max(1);
         let border = |number: u64| u32::try_from(number * step).unwrap_or(u32::MAX);
-        Ok((0..chunks)
+        (0..chunks)
             .filter(|number| *number == 0 || number * step < blocks)
             .map(|number| Range::Blocks {
                 from: border(number),
                 until: ((number + 1) * step < blocks && number + 1 < chunks).then(|| border(number + 1)),
             })
-            .collect())
+            .collect()
     }
 
     /// Key ranges of about `bytes` each, their borders found on the key's index.
@@ -304,16 +334,15 @@ impl ChunkStream for Reading {
             return Ok(Some(Block::Raw(block)));
         }
         self.rows = client.copied_rows();
-        let name = sql::literal(&sql::table(&self.table));
-        let rows =
-            client.simple(&format!("SELECT pg_catalog.pg_relation_filenode({name}::regclass)")).await?;
-        let file = Cells::first(rows);
+        let file = client.row_after_copy().map(Cells::of);
         // Given back before the error: the wave goes on with its other tables.
-        if let Some(client) = self.client.take() {
-            give_back(client, &self.idle).await?;
+        if let Some(client) = self.client.take()
+            && let Ok(mut idle) = self.idle.lock()
+        {
+            idle.push(client);
         }
         self.permit = None;
-        if file.maybe(0) != self.file.as_deref() {
+        if file.as_ref().and_then(|file| file.maybe(0)) != self.file.as_deref() {
             return Err(Error::new(ErrorKind::Schema, "read a chunk")
                 .with("table", &self.table)
                 .retry(Retry::Later)

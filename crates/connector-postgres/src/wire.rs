@@ -59,6 +59,8 @@ pub(crate) struct Client {
     pub(crate) parameters: HashMap<String, String>,
     pub(crate) pipeline: Pipeline,
     pub(crate) copied_rows: u64,
+    pub(crate) row_after_copy: Option<TextRow>,
+    pub(crate) done_before_copy: usize,
     /// Bytes of a long CopyData message that have not been handed out yet.
     pub(crate) piece_left: usize,
 }
@@ -102,6 +104,8 @@ impl Client {
             parameters: HashMap::new(),
             pipeline: Pipeline::default(),
             copied_rows: 0,
+            row_after_copy: None,
+            done_before_copy: 0,
             piece_left: 0,
         }
     }

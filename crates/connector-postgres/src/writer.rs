@@ -76,16 +76,20 @@ impl Writer for PostgresWriter {
         Ok(())
     }
 
-    async fn has_unique(&self, table: &Table) -> Result<bool> {
+    async fn have_unique(&self, tables: &[&Table]) -> Result<Vec<bool>> {
+        let catalog = Catalog { tables: tables.iter().map(|&table| table.clone()).collect() };
         let mut client = session::plain(&self.settings, "").await?;
-        let name = create::target_name(&mut client, &table.name).await?;
+        let names = create::target_names(&mut client, &catalog).await?;
         let rows = client
             .query(
-                "SELECT 1 FROM pg_catalog.pg_index WHERE indrelid = $1::text::regclass AND indisunique AND NOT indisprimary",
-                &[text(&sql::table(&name))],
+                "SELECT n.place FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY n(name, place) \
+                 WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = n.name::regclass AND i.indisunique \
+                 AND NOT i.indisprimary)",
+                &[Some(&create::regclasses(&names))],
             )
             .await?;
-        Ok(!rows.is_empty())
+        let found = create::places(rows)?;
+        Ok((0..tables.len()).map(|place| found.contains(&place)).collect())
     }
 
     async fn load(
@@ -100,7 +104,6 @@ impl Writer for PostgresWriter {
     ) -> Result<Loaded> {
         let mut client = self.session(owner).await?;
         client.doing("load a chunk");
-        client.execute("BEGIN").await?;
         let copied = copy_in(&mut client, table, format, data)
             .await
             .map_err(|error| error.with("chunk of", &table.name))?;
@@ -120,7 +123,6 @@ impl Writer for PostgresWriter {
             checksum: copied.checksum,
         };
         record_chunk(&mut client, owner, &loaded).await?;
-        records::fence(&mut client, owner).await?;
         failpoint::hit(failpoint::CHUNK_BEFORE_COMMIT);
         commit(&mut client).await?;
         self.give_back(client);
@@ -193,9 +195,7 @@ impl Writer for PostgresWriter {
         let mut client = self.session(owner).await?;
         client.doing("move a sequence ahead").execute("BEGIN").await?;
         records::fence(&mut client, owner).await?;
-        for sequence in sequences {
-            advance(&mut client, sequence).await.map_err(|error| error.with("sequence", &sequence.name))?;
-        }
+        advance(&mut client, sequences).await?;
         commit(&mut client).await?;
         self.give_back(client);
         Ok(())
@@ -230,7 +230,7 @@ async fn copy_in(
         Format::PostgresText | Format::Rows => "text",
     };
     client
-        .copy_in_start(&format!("COPY {} ({columns}) FROM STDIN (FORMAT {option})", sql::table(&name)))
+        .copy_in_start(&format!("BEGIN; COPY {} ({columns}) FROM STDIN (FORMAT {option})", sql::table(&name)))
         .await?;
     let (mut hash, mut bytes) = (Xxh3::new(), 0);
     let mut lines = BytesMut::new();
@@ -260,53 +260,65 @@ async fn copy_in(
     Ok(Copied { rows, bytes, checksum: hash.digest() })
 }
 
+/// Records the chunk and holds the next claim off until this transaction has ended, in one statement (see
+/// [`records::fence`]).
 async fn record_chunk(client: &mut Client, owner: &Owner, loaded: &Loaded) -> Result<()> {
     let table = &loaded.chunk.table;
-    client
-        .query(
-            "INSERT INTO crossfade.chunk (stream, table_schema, table_name, number, loaded) VALUES ($1, $2, $3, $4, $5)",
-            &[
-                text(&owner.stream),
-                text(&table.schema),
-                text(&table.name),
-                text(&loaded.chunk.number.to_string()),
-                text(&records::to_json(loaded)?),
-            ],
-        )
-        .await
-        .map(drop)
-        .map_err(|error| match crate::error::sqlstate(&error) {
+    client.queue(
+        "INSERT INTO crossfade.chunk (stream, table_schema, table_name, number, loaded) \
+         SELECT p.stream, $3, $4, $5, $6 FROM crossfade.progress p WHERE p.stream = $1 AND p.epoch = $2 FOR SHARE",
+        &[
+            text(&owner.stream),
+            text(&owner.epoch.to_string()),
+            text(&table.schema),
+            text(&table.name),
+            text(&loaded.chunk.number.to_string()),
+            text(&records::to_json(loaded)?),
+        ],
+    )?;
+    match client.flush_queued().await {
+        Ok(recorded) if recorded == [1] => Ok(()),
+        Ok(_) => Err(records::fenced(owner)),
+        Err(failed) => Err(match crate::error::sqlstate(&failed.error) {
             Some("23505") => Error::new(ErrorKind::Conflict, "record a chunk")
                 .with("table", table)
                 .with("chunk", loaded.chunk.number)
-                .source(error),
-            _ => error,
-        })
+                .source(failed.error),
+            _ => failed.error,
+        }),
+    }
 }
 
-/// Never backwards, whichever way the sequence counts. A sequence that the target does not have is not needed there.
-async fn advance(client: &mut Client, sequence: &Sequence) -> Result<()> {
-    let name = sql::table(&sequence.name);
+/// So many sequences are asked about or moved with one message.
+pub(crate) const SEQUENCES: usize = 200;
+
+/// Never backwards, whichever way the sequences count. A sequence that the target does not have is not needed there.
+async fn advance(client: &mut Client, sequences: &[Sequence]) -> Result<()> {
     let rows = client
         .query(
-            "SELECT s.seqincrement > 0 FROM pg_catalog.pg_sequence s \
-             WHERE s.seqrelid = (SELECT pg_catalog.to_regclass($1::text))",
-            &[text(&name)],
+            "SELECT n.place, s.seqincrement > 0 FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY n(name, place) \
+             JOIN pg_catalog.pg_sequence s ON s.seqrelid = pg_catalog.to_regclass(n.name)",
+            &[Some(&create::regclasses(sequences.iter().map(|sequence| &sequence.name)))],
         )
         .await?;
-    let Some(row) = rows.into_iter().next() else { return Ok(()) };
-    let ascending = Cells::of(row).text(0)? == "t";
-    let furthest = if ascending { "GREATEST" } else { "LEAST" };
-    client
-        .simple(&format!(
+    let mut statements = Vec::new();
+    for row in rows {
+        let row = Cells::of(row);
+        let sequence = &sequences[row.parse::<usize>(0)? - 1];
+        let name = sql::table(&sequence.name);
+        let furthest = if row.text(1)? == "t" { "GREATEST" } else { "LEAST" };
+        statements.push(format!(
             "SELECT pg_catalog.setval({}::regclass, {furthest}(last_value, {value}), \
              CASE WHEN last_value = {value} THEN is_called OR {called} WHEN {furthest}(last_value, {value}) = {value} \
              THEN {called} ELSE is_called END) FROM {name}",
             sql::literal(&name),
             value = sequence.last_value,
             called = sequence.is_called,
-        ))
-        .await?;
+        ));
+    }
+    for statements in statements.chunks(SEQUENCES) {
+        client.simple(&statements.join(";\n")).await?;
+    }
     Ok(())
 }
 

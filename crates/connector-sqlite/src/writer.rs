@@ -103,10 +103,15 @@ impl Writer for SqliteWriter {
         self.run(move |connection| target::create(connection, &owner, &catalog, native.as_ref())).await
     }
 
-    async fn has_unique(&self, table: &Table) -> Result<bool> {
-        let (path, table) = (self.path.clone(), table.clone());
-        blocking(move || target::has_unique(&open_target(&path)?, &table).during("read the target's indexes"))
-            .await
+    async fn have_unique(&self, tables: &[&Table]) -> Result<Vec<bool>> {
+        let path = self.path.clone();
+        let tables: Vec<Table> = tables.iter().map(|&table| table.clone()).collect();
+        blocking(move || {
+            let connection = open_target(&path)?;
+            let has = |table| target::has_unique(&connection, table).during("read the target's indexes");
+            tables.iter().map(has).collect()
+        })
+        .await
     }
 
     async fn load(

@@ -32,9 +32,9 @@ pub trait Writer: Send + Sync {
     /// the first call and have the same columns. `native` is there when source and target speak one dialect.
     async fn create(&self, owner: &Owner, catalog: &Catalog, native: Option<&NativeSchema>) -> Result<()>;
 
-    /// Whether secondary unique indexes of this table exist already, so that rows read under different cuts
+    /// For each of these tables, whether secondary unique indexes exist already, so that rows read under different cuts
     /// could collide on them.
-    async fn has_unique(&self, table: &Table) -> Result<bool>;
+    async fn have_unique(&self, tables: &[&Table]) -> Result<Vec<bool>>;
 
     #[expect(
         clippy::too_many_arguments,

@@ -42,7 +42,8 @@ impl Copying {
         let mut backoff = Backoff::new();
         loop {
             let incomplete = incomplete(&this.catalog, &ledger);
-            for at in (0..this.catalog.tables.len()).filter(|at| !incomplete.contains(at)) {
+            // In order, as the catalog is.
+            for at in (0..this.catalog.tables.len()).filter(|at| incomplete.binary_search(at).is_err()) {
                 this.meter.table_phase(at, TablePhase::Copied);
             }
             if incomplete.is_empty() {
@@ -101,10 +102,17 @@ impl Copying {
         }
     }
 
-    /// Whether rows of different cuts may meet: the client can order the keys, and no unique index is there on which
-    /// such rows could collide.
-    async fn can_cut_by_keys(&self, table: &Table) -> Result<bool, Error> {
-        Ok(table.key_order().is_some() && !self.writer.has_unique(table).await?)
+    /// The tables of which rows of different cuts may meet: the client can order the keys, and no unique index is there on
+    /// which such rows could collide.
+    async fn can_cut_by_keys(&self, tables: Vec<usize>) -> Result<Vec<usize>, Error> {
+        let ordered = |at: &usize| self.catalog.tables[*at].key_order().is_some();
+        let ordered: Vec<usize> = tables.into_iter().filter(ordered).collect();
+        if ordered.is_empty() {
+            return Ok(ordered);
+        }
+        let tables: Vec<&Table> = ordered.iter().map(|&at| &self.catalog.tables[at]).collect();
+        let unique = self.writer.have_unique(&tables).await?;
+        Ok(ordered.into_iter().zip(unique).filter(|(_, unique)| !unique).map(|(at, _)| at).collect())
     }
 
     /// Chooses the tables that are copied by key ranges (large ones, where possible), and forgets the chunks of tables
@@ -117,23 +125,24 @@ impl Copying {
         ledger: &mut Vec<Loaded>,
         by_keys: &mut HashSet<usize>,
     ) -> Result<(), Error> {
-        for &at in incomplete {
-            let table = &self.catalog.tables[at];
-            let begun: Vec<&Loaded> =
-                ledger.iter().filter(|loaded| loaded.chunk.table == table.name).collect();
-            let wanted = !begun.is_empty() || table.bytes > self.settings.one_cut_bytes_max;
-            if wanted && !by_keys.contains(&at) && self.can_cut_by_keys(table).await? {
-                by_keys.insert(at);
-            }
+        let by_table = by_table(ledger);
+        let begun = |at: usize| by_table.get(&self.catalog.tables[at].name).map_or(&[][..], Vec::as_slice);
+        let large = |at: usize| self.catalog.tables[at].bytes > self.settings.one_cut_bytes_max;
+        let wanted = |at: &usize| !by_keys.contains(at) && (large(*at) || !begun(*at).is_empty());
+        let wanted = incomplete.iter().copied().filter(wanted).collect();
+        by_keys.extend(self.can_cut_by_keys(wanted).await?);
+        let torn = |at: &usize| {
+            let (table, begun) = (&self.catalog.tables[*at], begun(*at));
             // Key ranges are good under any number of cuts, where such cuts may meet.
             let in_keys = begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. }))
-                && fit_together(table, &begun);
-            if begun.is_empty()
-                || (in_keys && by_keys.contains(&at))
-                || mutant::on(mutant::COPY_KEEPS_TORN_TABLE)
-            {
-                continue;
-            }
+                && fit_together(table, begun);
+            !begun.is_empty()
+                && !(in_keys && by_keys.contains(at))
+                && !mutant::on(mutant::COPY_KEEPS_TORN_TABLE)
+        };
+        let torn: Vec<usize> = incomplete.iter().copied().filter(torn).collect();
+        for at in torn {
+            let table = &self.catalog.tables[at];
             self.writer.reset(&self.owner, table).await?;
             failpoint::hit(failpoint::TABLE_AFTER_RESET);
             ledger.retain(|loaded| loaded.chunk.table != table.name);

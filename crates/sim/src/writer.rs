@@ -71,10 +71,10 @@ impl connector::Writer for Writer {
         self.ask("create the tables", |inner| owned(inner, owner, "create the tables")).await
     }
 
-    async fn has_unique(&self, table: &Table) -> Result<bool> {
+    async fn have_unique(&self, tables: &[&Table]) -> Result<Vec<bool>> {
         self.ask("look for unique indexes", |inner| {
-            let shape = inner.shapes[index(inner, &table.name)];
-            Ok(shape.unique && (shape.unique_before || inner.target.finished))
+            let shapes = tables.iter().map(|table| inner.shapes[index(inner, &table.name)]);
+            Ok(shapes.map(|shape| shape.unique && (shape.unique_before || inner.target.finished)).collect())
         })
         .await
     }

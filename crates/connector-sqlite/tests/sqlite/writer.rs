@@ -333,7 +333,7 @@ async fn another_engines_text_is_converted() {
     let writer = scratch.writer("target.db");
     let owner = Owner { stream: "test".to_owned(), epoch: writer.claim("test").await.unwrap().epoch };
     writer.create(&owner, &catalog, None).await.unwrap();
-    assert!(!writer.has_unique(&table).await.unwrap());
+    assert_eq!(writer.have_unique(&[&table]).await.unwrap(), [false]);
     let row = |cells: [&str; 5]| -> Row { cells.map(Value::text).to_vec() };
     let chunk = Chunk { table: table.name.clone(), number: 0, range: Range::Whole, last: true };
     let (cut, settled) = (Cut::Prefix { order: 1 }, progress(1).position);
@@ -342,7 +342,7 @@ async fn another_engines_text_is_converted() {
     assert_eq!(loaded.rows, 1);
     writer.create_keys(&owner, &catalog, None, 1).await.unwrap();
     assert!(writer.finish(&owner, &catalog, None, 1).await.unwrap().is_empty());
-    assert!(writer.has_unique(&table).await.unwrap());
+    assert_eq!(writer.have_unique(&[&table]).await.unwrap(), [true]);
     let mut applier = writer.applier(&owner, &catalog).await.unwrap();
     let key = Key(vec![Value::text("00-1")]);
     let change = RowChange::Update { table: 0, key, row: row(["00-1", "2.00", "f", "\\x", "6"]) };
