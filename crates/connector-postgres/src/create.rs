@@ -286,7 +286,7 @@ async fn have_keys(client: &mut Client, catalog: &Catalog) -> Result<()> {
         keyed.iter().map(|(table, columns, _)| Value::text(sorted(table, columns).join("\u{1}"))).collect();
     let rows = client
         .query(
-            "SELECT n.place FROM pg_catalog.unnest($1::text[], $2::text[]) WITH ORDINALITY n(name, key, place) \
+            "SELECT n.place FROM unnest($1::text[], $2::text[]) WITH ORDINALITY n(name, key, place) \
              WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = n.name::regclass \
                AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
                AND pg_catalog.array_to_string(ARRAY(SELECT a.attname::text COLLATE \"C\" FROM pg_catalog.pg_attribute a \

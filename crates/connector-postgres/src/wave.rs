@@ -134,7 +134,7 @@ async fn files(client: &mut Client, tables: &[&Table]) -> Result<HashMap<TableNa
         .query(
             "SELECT n.nspname, c.relname, pg_catalog.pg_relation_filenode(c.oid), \
              pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8, pg_catalog.pg_table_size(c.oid) \
-             FROM pg_catalog.unnest($1::text[], $2::text[]) w(schema, name) \
+             FROM unnest($1::text[], $2::text[]) w(schema, name) \
              JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema \
              JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind = 'r'",
             &[Some(&part(|name| &name.schema)), Some(&part(|name| &name.name))],

@@ -25,6 +25,10 @@ use clap::Parser;
 
 use crate::args::{Args, Command};
 
+/// Every cell of a change that passes is allocated and freed again, in different threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -6,7 +6,8 @@
 //! `Unchanged` cells never overwrite a value. Pure.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+
+use foldhash::{HashMap, HashSet};
 
 use connector::{Net, RowChange, RowUpdate, Step};
 use model::{Key, Row, Table, Value, mutant};

@@ -194,16 +194,17 @@ impl Cuts {
             let old = old.ok_or_else(|| Error::NoIdentity { table: tables[table].name.clone() })?;
             return Ok(Decision::Apply(RowChange::UpdateWhole { table, old, row }));
         };
-        let new_key = Key::of(&row, columns);
-        let old_key = old.as_ref().map_or_else(|| new_key.clone(), |old| Key::of(old, columns));
+        let old_key = Key::of(old.as_ref().unwrap_or(&row), columns);
         let old_seen = self.seen(table, tables, &old_key, tx)?
             || (mutant::on(mutant::MERGE_CHUNK_WINS) && !self.settled);
-        if old_key == new_key {
+        let moves = old_key.0.iter().zip(columns).any(|(old, &column)| *old != row[column]);
+        if !moves {
             return Ok(match old_seen {
                 true => Decision::Skip,
                 false => Decision::Apply(RowChange::Update { table, key: old_key, row }),
             });
         }
+        let new_key = Key::of(&row, columns);
         // A row that moves is a delete under the old key's cut and an insert under the new key's.
         let new_seen = self.seen(table, tables, &new_key, tx)?;
         Ok(match (old_seen, new_seen) {

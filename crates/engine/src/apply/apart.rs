@@ -5,7 +5,7 @@
 //! free where rows of different keys may get in each other's way.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use connector::{Net, RowChange, RowUpdate, Step};
@@ -218,9 +218,7 @@ fn is_empty(net: &Net) -> bool {
 
 /// Two keys of one hash are taken for one: that only makes a row wait.
 fn hash(key: &Key) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    hasher.finish()
+    foldhash::fast::FixedState::default().hash_one(key)
 }
 
 #[cfg(test)]
