@@ -39,6 +39,8 @@ pub(crate) async fn source(settings: &Settings, selection: &Selection) -> Result
     left_out(&mut client, selection, &mut findings).await?;
     let catalog = catalog::read(&mut client, selection).await?;
     tables(&mut client, &catalog, &mut findings).await?;
+    let why = "publishing the tables and dumping their schema each lock all of them, for reading, in one transaction";
+    locks(&mut client, "PG-LOCKS", "source", catalog.tables.len() as u64, why, &mut findings).await?;
     Ok(findings)
 }
 
@@ -111,6 +113,44 @@ async fn server(client: &mut Client, findings: &mut Vec<Finding>) -> Result<()> 
             "ALTER SYSTEM SET max_slot_wal_keep_size = -1; or make sure that it covers the longest pause",
         ));
     }
+    Ok(())
+}
+
+/// A server's lock table is shared by all its sessions and has a fixed size. One transaction may use all of it.
+async fn locks(
+    client: &mut Client,
+    id: &'static str,
+    side: &str,
+    needed: u64,
+    why: &str,
+    findings: &mut Vec<Finding>,
+) -> Result<()> {
+    let rows = client
+        .simple(
+            "SELECT sum(setting::int8) FILTER (WHERE name = 'max_locks_per_transaction'), \
+             1 + sum(setting::int8) FILTER (WHERE name <> 'max_locks_per_transaction') FROM pg_catalog.pg_settings \
+             WHERE name IN ('max_locks_per_transaction', 'max_connections', 'max_prepared_transactions', \
+             'autovacuum_max_workers', 'max_worker_processes', 'max_wal_senders')",
+        )
+        .await?;
+    let row = Cells::first(rows);
+    let (each, sessions): (u64, u64) = (row.parse(0)?, row.parse(1)?);
+    if needed < each * sessions {
+        return Ok(());
+    }
+    // An eighth more, for everybody else.
+    let enough = (needed + needed / 8).div_ceil(sessions);
+    findings.push(finding(
+        id,
+        Severity::Blocker,
+        "setting max_locks_per_transaction",
+        format!(
+            "max_locks_per_transaction = {each} makes room for {} locks, and {needed} are needed",
+            each * sessions
+        ),
+        why,
+        format!("ALTER SYSTEM SET max_locks_per_transaction = {enough}; and restart the {side} server"),
+    ));
     Ok(())
 }
 
@@ -327,6 +367,8 @@ pub(crate) async fn target(settings: &Settings, catalog: &Catalog, ours: &str) -
     let exist = found.len();
     if exist == 0 {
         schema_rights(&mut client, &names, &mut findings).await?;
+        let why = "the tables are created in one transaction, which locks each with its TOAST table and that one's index";
+        locks(&mut client, "PG-TARGET-LOCKS", "target", 3 * names.len() as u64, why, &mut findings).await?;
     } else if !begun {
         let tables = found.iter().map(|&place| catalog.tables[place].clone()).collect();
         let names: Vec<TableName> = found.iter().map(|&place| names[place].clone()).collect();
