@@ -151,7 +151,7 @@ pub struct Hold {
 }
 
 /// A change that the target refused, with all that is needed to understand it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Quarantined {
     pub table: TableName,
     pub seq: u64,

@@ -25,7 +25,7 @@ const JSON_INTERVAL: Duration = Duration::from_secs(1);
 /// Shows a running migration. Dropping it leaves the terminal clean.
 pub(crate) enum Display {
     Bars(Bars),
-    Plain { phase: String, next: Instant },
+    Plain { phase: Option<Phase>, next: Instant },
     Json { next: Instant },
 }
 
@@ -46,24 +46,24 @@ impl Display {
             line.set_style(style("{spinner} {wide_msg}"));
             Display::Bars(Bars { multi, tables: Vec::new(), line })
         } else {
-            Display::Plain { phase: String::new(), next: now }
+            Display::Plain { phase: None, next: now }
         }
     }
 
-    /// Shows the newest status; cheap to call often.
-    pub(crate) fn show(&mut self, status: &Status) -> Result<(), Error> {
+    /// Shows the newest status, which may have changed since the last time; cheap to call often.
+    pub(crate) fn show(&mut self, status: &Status, changed: bool) -> Result<(), Error> {
         if status.phase == Phase::Planned && status.retrying.is_none() {
             // Nothing has happened yet.
             return Ok(());
         }
         let now = Instant::now();
         match self {
+            Display::Bars(bars) if !changed => bars.line.tick(),
             Display::Bars(bars) => bars.show(&View::of(status).map_err(Error::unshown)?),
             Display::Plain { phase, next } => {
-                let view = View::of(status).map_err(Error::unshown)?;
-                if *phase != view.phase || now >= *next {
-                    output::talk(&line(&view));
-                    *phase = view.phase;
+                if *phase != Some(status.phase) || now >= *next {
+                    output::talk(&line(&View::of(status).map_err(Error::unshown)?));
+                    *phase = Some(status.phase);
                     *next = now + PLAIN_INTERVAL;
                 }
             }

@@ -527,12 +527,19 @@ impl Feed {
         let captured_seq = *self.journal.durable().borrow();
         let applied = self.trimmable.load(Ordering::Relaxed);
         let captured = self.captured.borrow().clone();
-        status.send_replace(self.meter.status(
+        let now = self.meter.status(
             captured,
             captured_seq,
             self.journal.bytes_after(0),
             self.journal.bytes_after(applied),
-        ));
+        );
+        status.send_if_modified(|known| {
+            let changed = *known != now;
+            if changed {
+                *known = now;
+            }
+            changed
+        });
     }
 }
 

@@ -30,6 +30,19 @@ struct Inner {
     chunks: HashMap<usize, (u64, Option<u64>)>,
 }
 
+impl Inner {
+    /// Copied first where the last status still shows the tables as they are.
+    fn table(&mut self, table: usize) -> &mut TableStatus {
+        &mut Arc::make_mut(&mut self.status.tables)[table]
+    }
+
+    fn set_phase(&mut self, table: usize, phase: TablePhase) {
+        if self.status.tables[table].phase != phase {
+            self.table(table).phase = phase;
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Sample {
     at: Instant,
@@ -64,7 +77,7 @@ impl Meter {
     }
 
     pub(crate) fn planned(&self, catalog: &Catalog) {
-        self.lock().status.tables = catalog
+        let tables = catalog
             .tables
             .iter()
             .map(|table| TableStatus {
@@ -80,6 +93,7 @@ impl Meter {
                 differences: 0,
             })
             .collect();
+        self.lock().status.tables = Arc::new(tables);
     }
 
     /// What the target had when this process began.
@@ -95,7 +109,7 @@ impl Meter {
         let mut inner = self.lock();
         inner.status.phase = phase;
         if phase == Phase::Following {
-            for table in &mut inner.status.tables {
+            for table in Arc::make_mut(&mut inner.status.tables) {
                 if table.phase != TablePhase::Held {
                     table.phase = TablePhase::Following;
                 }
@@ -104,7 +118,7 @@ impl Meter {
     }
 
     pub(crate) fn table_phase(&self, table: usize, phase: TablePhase) {
-        self.lock().status.tables[table].phase = phase;
+        self.lock().set_phase(table, phase);
     }
 
     /// Counts a chunk; `now` tells a chunk loaded by this process from one found on record.
@@ -114,7 +128,7 @@ impl Meter {
         let chunks = inner.chunks.entry(table).or_default();
         chunks.0 += 1;
         let complete = chunks.1 == Some(chunks.0);
-        let row = &mut inner.status.tables[table];
+        let row = inner.table(table);
         if complete {
             row.phase = TablePhase::Copied;
         }
@@ -135,7 +149,7 @@ impl Meter {
         let mut inner = self.lock();
         let (loaded, _) = inner.chunks.remove(&table).unwrap_or_default();
         inner.status.chunks_loaded -= loaded;
-        let row = &mut inner.status.tables[table];
+        let row = inner.table(table);
         row.rows_copied = 0;
         row.bytes_copied = 0;
     }
@@ -154,7 +168,7 @@ impl Meter {
         inner.status.applied_position = Some(progress.position.clone());
         inner.status.transactions_applied += transactions;
         for (&table, &changes) in by_table {
-            inner.status.tables[table].applied_changes += changes;
+            inner.table(table).applied_changes += changes;
             inner.status.changes_applied += changes;
             inner.rows_done += changes;
         }
@@ -162,7 +176,7 @@ impl Meter {
 
     pub(crate) fn quarantined(&self, table: usize, hold: Hold, quarantined: Option<Quarantined>) {
         let mut inner = self.lock();
-        inner.status.tables[table].phase = TablePhase::Held;
+        inner.set_phase(table, TablePhase::Held);
         if !inner.status.holds.iter().any(|known| known.table == hold.table) {
             inner.status.holds.push(hold);
         }
@@ -172,7 +186,7 @@ impl Meter {
     pub(crate) fn released(&self, table: usize) {
         let mut inner = self.lock();
         let name = inner.status.tables[table].name.clone();
-        inner.status.tables[table].phase = TablePhase::Following;
+        inner.set_phase(table, TablePhase::Following);
         inner.status.holds.retain(|hold| hold.table != name);
     }
 

@@ -1,16 +1,20 @@
 //! What a feed tells about itself; the form of `crossfade status --json`.
 
+use std::sync::Arc;
+
 use connector::{Hold, Quarantined};
 use model::{Position, TableName};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Published whenever it changed, a few times a second at most.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
     pub name: String,
     pub phase: Phase,
     pub conditions: Vec<Condition>,
-    pub tables: Vec<TableStatus>,
+    /// Shared, as they may be many and seldom change.
+    #[serde(serialize_with = "shared")]
+    pub tables: Arc<Vec<TableStatus>>,
     /// The end of the source's log, as last asked.
     pub source_position: Option<Position>,
     /// Durable in the journal.
@@ -32,6 +36,10 @@ pub struct Status {
     pub retrying: Option<String>,
 }
 
+fn shared<S: Serializer>(tables: &Arc<Vec<TableStatus>>, serializer: S) -> Result<S::Ok, S::Error> {
+    tables.as_slice().serialize(serializer)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -40,7 +48,7 @@ pub enum Phase {
     Following,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Condition {
     /// `CaughtUp`, `Throttled`, `Quarantined` …
     #[serde(rename = "type")]
@@ -50,7 +58,7 @@ pub struct Condition {
     pub message: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TableStatus {
     pub name: TableName,
     pub phase: TablePhase,
@@ -76,7 +84,7 @@ pub enum TablePhase {
     Held,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Lag {
     /// Age of the oldest captured transaction that is not applied; 0 when there is none.
     pub seconds: f64,
@@ -86,7 +94,7 @@ pub struct Lag {
 }
 
 /// Over the last ten seconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Throughput {
     pub rows_per_second: f64,
     pub bytes_per_second: f64,
@@ -94,7 +102,7 @@ pub struct Throughput {
     pub net_rows_per_second: f64,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Throttle {
     pub active: bool,
     pub reason: String,
@@ -106,7 +114,7 @@ impl Status {
             name: name.into(),
             phase: Phase::Planned,
             conditions: Vec::new(),
-            tables: Vec::new(),
+            tables: Arc::default(),
             source_position: None,
             captured_position: None,
             applied_position: None,

@@ -24,8 +24,11 @@ use crate::settings::Migration;
 use crate::view::View;
 use crate::{folder, lock, output, registry, settings};
 
-/// Of the display, and twice that of `status.json`.
+/// Of the display, and twice that, or more, of `status.json`.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Of the time at most, one part in so many goes into writing `status.json`: with many tables it is long.
+const STATUS_SHARE: u32 = 50;
 
 /// The exit code of a process that was interrupted: 128 and SIGINT's number.
 const INTERRUPTED: i32 = 130;
@@ -137,17 +140,22 @@ async fn follow(
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut ticks = 0u64;
+    let mut seen = status.clone();
+    let mut keep_again = began;
 
     let ended = loop {
         tokio::select! {
             ended = &mut feed => break ended,
             _ = tick.tick() => {
-                display.show(&status.borrow())?;
+                let changed = seen.has_changed().unwrap_or(false);
+                display.show(&seen.borrow_and_update(), changed)?;
                 ticks += 1;
                 // The first status of all is ours and tells nothing; the file keeps the last run's until then.
-                if ticks.is_multiple_of(2) && status.has_changed().unwrap_or(false) {
+                let now = tokio::time::Instant::now();
+                if ticks.is_multiple_of(2) && now >= keep_again && status.has_changed().unwrap_or(false) {
                     let newest = status.borrow_and_update().clone();
                     keep(&dir, &newest);
+                    keep_again = now + now.elapsed() * STATUS_SHARE;
                 }
             }
             () = signals.next() => {
