@@ -30,6 +30,36 @@ pub(crate) async fn read(client: &mut Client, selection: &Selection) -> Result<C
     Ok(catalog)
 }
 
+/// Differs from an earlier one whenever [`read`] would tell other tables, columns or keys: each row of the catalogs carries
+/// the transaction that wrote it, and a later one has a higher number. Sizes and estimates are not in it.
+pub(crate) async fn mark(client: &mut Client) -> Result<String> {
+    let parts = [
+        "pg_namespace",
+        "pg_class",
+        "pg_attribute",
+        "pg_type",
+        "pg_index",
+        "pg_inherits",
+        "pg_depend WHERE deptype = 'e'",
+    ];
+    let parts = parts.map(|part| {
+        format!("(SELECT count(*) || '/' || coalesce(sum(xmin::text::int8), 0) FROM pg_catalog.{part})")
+    });
+    let rows = client.simple(&format!("SELECT {}", parts.join(" || ' ' || "))).await?;
+    Cells::first(rows).text(0).map(str::to_owned)
+}
+
+/// The tables that [`read`] would find without regard to a selection.
+pub(crate) async fn names(client: &mut Client) -> Result<Vec<TableName>> {
+    let rows = client
+        .simple(&format!(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {OTHERS} AND {NOT_OF_EXTENSION}"
+        ))
+        .await?;
+    rows.into_iter().map(Cells).map(|row| Ok(TableName::new(row.text(0)?, row.text(1)?))).collect()
+}
+
 /// Attribute numbers are not column indexes once a column was dropped; they are kept here until the keys are read.
 async fn tables(client: &mut Client) -> Result<BTreeMap<u32, Table>> {
     let sql = format!(

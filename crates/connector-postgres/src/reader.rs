@@ -1,5 +1,6 @@
 //! The reading half: catalog, slot and publication, capture, waves.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,6 +8,7 @@ use connector::{
     Capture, Error, ErrorKind, Fetched, Finding, Format, NativeSchema, Reader, Result, Retry, Selection, Wave,
 };
 use model::{Catalog, Cut, Identity, Key, Position, Sequence, Snapshot, Table, TableName, Value};
+use tokio::task::JoinSet;
 
 use crate::catalog::{self, Cells, is_portable_binary};
 use crate::records::text;
@@ -19,6 +21,16 @@ use crate::{check, dump, encode, lsn, session, sql};
 
 pub(crate) struct PostgresReader {
     settings: Settings,
+    /// For questions: kept open, as some are asked every few seconds.
+    idle: Mutex<Option<Client>>,
+    /// The catalog as it was last read.
+    known: Mutex<Option<Known>>,
+}
+
+struct Known {
+    mark: String,
+    selection: Vec<String>,
+    catalog: Catalog,
 }
 
 /// Creating a slot waits for every transaction that is open; after this long it says which one it waits for.
@@ -26,11 +38,43 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
 impl PostgresReader {
     pub(crate) fn new(settings: Settings) -> PostgresReader {
-        PostgresReader { settings }
+        PostgresReader { settings, idle: Mutex::new(None), known: Mutex::new(None) }
     }
 
     async fn session(&self) -> Result<Client> {
         session::reading(&self.settings, "reader").await
+    }
+
+    /// A session for a question, to be given back when it was answered. One that was ended meanwhile fails as a lost
+    /// connection does, and the next one is new.
+    async fn asking(&self) -> Result<Client> {
+        let kept = self.idle.lock().ok().and_then(|mut idle| idle.take());
+        match kept.filter(|client| client.is_usable() && !client.in_transaction()) {
+            Some(client) => Ok(client),
+            None => self.session().await,
+        }
+    }
+
+    fn answered(&self, client: Client) {
+        if let Ok(mut idle) = self.idle.lock() {
+            *idle = Some(client);
+        }
+    }
+
+    /// Sessions for reading chunks, opened at the same time.
+    async fn sessions(&self, count: usize) -> Result<Vec<Client>> {
+        let mut opening = JoinSet::new();
+        for _ in 0..count {
+            let settings = self.settings.clone();
+            opening.spawn(async move { session::reading(&settings, "reader").await });
+        }
+        let mut sessions = Vec::new();
+        while let Some(opened) = opening.join_next().await {
+            sessions.push(
+                opened.map_err(|error| Error::new(ErrorKind::Connect, "open a session").source(error))??,
+            );
+        }
+        Ok(sessions)
     }
 
     async fn insert_position(client: &mut Client) -> Result<(u64, u64)> {
@@ -59,13 +103,33 @@ impl Reader for PostgresReader {
     }
 
     async fn catalog(&self, selection: &Selection) -> Result<Catalog> {
-        let mut client = self.session().await?;
-        catalog::read(client.doing("read the source's catalog"), selection).await
+        let mut client = self.asking().await?;
+        client.doing("read the source's catalog");
+        // Before the catalog: what changes between the two is then read again.
+        let mark = catalog::mark(&mut client).await?;
+        let same = |known: &&Known| known.mark == mark && known.selection == selection.include;
+        let known = self
+            .known
+            .lock()
+            .ok()
+            .and_then(|known| known.as_ref().filter(same).map(|known| known.catalog.clone()));
+        let catalog = match known {
+            Some(catalog) => catalog,
+            None => catalog::read(&mut client, selection).await?,
+        };
+        self.answered(client);
+        if let Ok(mut known) = self.known.lock() {
+            let selection = selection.include.clone();
+            *known = Some(Known { mark, selection, catalog: catalog.clone() });
+        }
+        Ok(catalog)
     }
 
     async fn native_schema(&self, catalog: &Catalog) -> Result<NativeSchema> {
-        let mut client = self.session().await?;
-        let all = catalog::read(&mut client, &Selection::everything()).await?;
+        let mut client = self.asking().await?;
+        client.doing("read the source's catalog");
+        let mut excluded = catalog::names(&mut client).await?;
+        excluded.retain(|name| catalog.table(name).is_none());
         let rows = client
             .simple(
                 "SELECT n.nspname, ic.relname FROM pg_catalog.pg_index i \
@@ -79,7 +143,9 @@ impl Reader for PostgresReader {
             let row = Cells(row);
             identity_indexes.push(format!("{}.{}", row.text(0)?, row.text(1)?));
         }
-        dump::schema(&self.settings, client.version(), catalog, &all, &identity_indexes).await
+        let version = client.version();
+        self.answered(client);
+        dump::schema(&self.settings, version, &excluded, &identity_indexes).await
     }
 
     async fn prepare(&self, stream: &str, catalog: &Catalog) -> Result<Position> {
@@ -112,14 +178,12 @@ impl Reader for PostgresReader {
     }
 
     async fn wave(&self, tables: &[&Table], readers: usize) -> Result<Box<dyn Wave>> {
-        let mut coordinator = self.session().await?;
+        let mut sessions = self.sessions(2 + readers.max(1)).await?;
+        let none = || Error::new(ErrorKind::Connect, "open a session");
+        let (mut coordinator, lock) = (sessions.pop().ok_or_else(none)?, sessions.pop().ok_or_else(none)?);
         coordinator.doing("open a wave of the copy");
-        let lock = self.session().await?;
-        let mut sessions = Vec::new();
-        for _ in 0..readers.max(1) {
-            let mut reader = self.session().await?;
+        for reader in &mut sessions {
             reader.doing("read a chunk");
-            sessions.push(reader);
         }
         Ok(Box::new(PostgresWave::open(coordinator, lock, sessions, tables).await?))
     }
@@ -164,7 +228,7 @@ impl Reader for PostgresReader {
     }
 
     async fn position(&self) -> Result<Position> {
-        let mut client = self.session().await?;
+        let mut client = self.asking().await?;
         client.doing("read the end of the log");
         let (end, _) = PostgresReader::insert_position(&mut client).await?;
         let asked = lsn::without_header(end);
@@ -173,6 +237,7 @@ impl Reader for PostgresReader {
         for _ in 0..100 {
             let (_, flushed) = PostgresReader::insert_position(&mut client).await?;
             if flushed >= asked {
+                self.answered(client);
                 return Ok(lsn::position(asked));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -149,16 +149,28 @@ async fn make_plan(
         return Err(Error::UnknownMigration { name: settings.name.clone(), dir: settings.dir.clone() });
     }
     let catalog = reader.catalog(&settings.selection).await?;
-    let native = match reader.native_schema(&catalog).await {
+    // The schema is told while the log is being prepared: neither needs the other, and before the first change is applied the
+    // schema is compared with the plan's again.
+    let (native, start) =
+        tokio::join!(reader.native_schema(&catalog), reader.prepare(&settings.name, &catalog));
+    let native = match native {
         Ok(native) => Some(native),
         // Not needed when the target has its tables already; where it is needed, `create` says so.
         Err(error) if error.kind == ErrorKind::Setup => {
             tracing::warn!(error = %chain(&error), "the schema cannot be carried over; the target must have it already");
             None
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            // There will be no plan, so nobody would read what the source keeps for us from here on.
+            if start.is_ok()
+                && let Err(error) = reader.release(&settings.name, &catalog).await
+            {
+                tracing::warn!(error = %chain(&error), "what was prepared on the source is still there");
+            }
+            return Err(error.into());
+        }
     };
-    let start = reader.prepare(&settings.name, &catalog).await?;
+    let start = start?;
     failpoint::hit(failpoint::PREPARE_AFTER);
     let plan =
         Plan { name: settings.name.clone(), catalog, native, start, planned_us: machine.clock.now_us() };
