@@ -520,14 +520,16 @@ fn batches(items: Vec<SchemaItem>, catalog: &Catalog) -> VecDeque<Job> {
     };
     let mut sized: Vec<_> = items.into_iter().map(sized).collect();
     sized.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    let mut batches = VecDeque::new();
-    for (Reverse(bytes), _, item) in sized {
-        match batches.back_mut() {
-            Some(Job::Items(batch)) if bytes <= SMALL_BYTES && batch.len() < BATCH_ITEMS => batch.push(item),
-            _ => batches.push_back(Job::Items(vec![item])),
+    let mut small =
+        sized.split_off(sized.partition_point(|(Reverse(bytes), ..)| *bytes > SMALL_BYTES)).into_iter();
+    let mut jobs: VecDeque<Job> = sized.into_iter().map(|(_, _, item)| Job::Items(vec![item])).collect();
+    loop {
+        let batch: Vec<SchemaItem> = small.by_ref().take(BATCH_ITEMS).map(|(_, _, item)| item).collect();
+        if batch.is_empty() {
+            return jobs;
         }
+        jobs.push_back(Job::Items(batch));
     }
-    batches
 }
 
 fn label(item: &SchemaItem) -> String {

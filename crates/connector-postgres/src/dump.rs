@@ -221,8 +221,9 @@ pub(crate) fn subject(sql: &str) -> Option<TableName> {
         None => {
             let index =
                 sql.strip_prefix("CREATE UNIQUE INDEX ").or_else(|| sql.strip_prefix("CREATE INDEX "))?;
-            let (_, rest) = identifier(index).unwrap_or((String::new(), index));
-            rest.trim_start().strip_prefix("ON ")?
+            // Without a name where the server is to choose one; an index of this name would be in quotes.
+            let rest = if index.starts_with("ON ") { index } else { identifier(index)?.1.trim_start() };
+            rest.strip_prefix("ON ")?
         }
     };
     qualified(table.strip_prefix("ONLY ").unwrap_or(table))

@@ -45,8 +45,8 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path) -> Result<Option<Plan>, Error> {
 /// Durable when it returns: a plan that was forgotten after the first chunk would strand the target's records.
 pub(crate) fn save(disk: &dyn Disk, dir: &Path, plan: &Plan) -> Result<(), Error> {
     let path = path(dir);
-    let bytes = serde_json::to_vec_pretty(plan)
-        .map_err(|source| Error::FolderContent { path: path.clone(), source })?;
+    let bytes =
+        serde_json::to_vec(plan).map_err(|source| Error::FolderContent { path: path.clone(), source })?;
     disk.create_dir(dir).map_err(|source| Error::Folder {
         operation: "create",
         path: dir.to_owned(),
