@@ -105,9 +105,9 @@ async fn columns(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Resu
          WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r' AND {OTHERS} \
          ORDER BY a.attrelid, a.attnum"
     );
-    for row in client.simple(&sql).await? {
+    let column = |row| {
         let row = Cells(row);
-        let Some(table) = tables.get_mut(&row.parse(0)?) else { continue };
+        let Some(table) = tables.get_mut(&row.parse(0)?) else { return Ok(()) };
         let type_id: u32 = row.parse(3)?;
         table.columns.push(Column {
             name: row.text(1)?.to_owned(),
@@ -119,8 +119,9 @@ async fn columns(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Resu
             nullable: row.text(4)? == "f",
             generated: row.text(5)? == "t",
         });
-    }
-    Ok(())
+        Ok(())
+    };
+    client.each(&sql, column).await
 }
 
 /// The identity that the log gives old rows by, and the other unique indexes.

@@ -157,6 +157,24 @@ impl Client {
         rows.into_iter().map(|row| strings(operation, row)).collect()
     }
 
+    /// Runs a statement and hands its rows out one by one: for answers that are large as a whole.
+    pub(crate) async fn each(
+        &mut self,
+        sql: &str,
+        mut on: impl FnMut(Vec<Option<String>>) -> Result<()>,
+    ) -> Result<()> {
+        let operation = self.operation;
+        let mut outcome = Ok(());
+        self.run(sql, |frame| {
+            if frame.tag == b'D' && outcome.is_ok() {
+                outcome = strings(operation, text_row(&frame.body)?).and_then(&mut on);
+            }
+            Some(())
+        })
+        .await?;
+        outcome
+    }
+
     /// Runs statements and returns how many rows the last one affected.
     pub(crate) async fn execute(&mut self, sql: &str) -> Result<u64> {
         let mut affected = 0;

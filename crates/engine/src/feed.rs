@@ -65,7 +65,8 @@ pub async fn run(
         machine,
         owner: Owner { stream: settings.name.clone(), epoch: claim.epoch },
         catalog: Arc::new(plan.catalog),
-        native: plan.native,
+        // Long where there are many tables, and not asked for any more once everything is built.
+        native: plan.native.filter(|_| !claim.finished),
         settings,
         journal,
         captured,
