@@ -62,7 +62,7 @@ pub(crate) struct Lanes {
     alone_upto: u64,
     applied: watch::Receiver<u64>,
     halt: watch::Sender<bool>,
-    pace: Arc<Pace>,
+    size: Arc<GroupSize>,
 }
 
 /// Why a lane ended.
@@ -95,7 +95,7 @@ impl Lanes {
         let open = OpenGroups::new(Arc::clone(catalog), collide);
         let (commits, applied_now) = watch::channel(applied);
         let (halt, halted) = watch::channel(false);
-        let pace = Arc::new(Pace::new(group_changes));
+        let size = Arc::new(GroupSize::new(group_changes));
         let (mut senders, mut tasks) = (Vec::new(), JoinSet::new());
         for applier in appliers {
             let (pieces, incoming) = mpsc::channel(1);
@@ -106,7 +106,7 @@ impl Lanes {
                 commits: commits.clone(),
                 halt: halt.clone(),
                 meter: Arc::clone(meter),
-                pace: Arc::clone(&pace),
+                size: Arc::clone(&size),
             };
             senders.push(pieces);
             tasks.spawn(work.run(incoming));
@@ -121,7 +121,7 @@ impl Lanes {
             alone_upto,
             applied: applied_now,
             halt,
-            pace,
+            size,
         }
     }
 
@@ -132,7 +132,7 @@ impl Lanes {
 
     /// So many changes in one group keep the target's pace.
     pub(crate) fn group_changes(&self) -> u64 {
-        self.pace.changes.load(Ordering::Relaxed)
+        self.size.changes.load(Ordering::Relaxed)
     }
 
     /// False when a lane has ended: then [`Lanes::failed`] says why.
@@ -214,7 +214,7 @@ struct Work {
     commits: watch::Sender<u64>,
     halt: watch::Sender<bool>,
     meter: Arc<Meter>,
-    pace: Arc<Pace>,
+    size: Arc<GroupSize>,
 }
 
 impl Work {
@@ -252,7 +252,7 @@ impl Work {
         }
         let Some(commit) = piece.commit else { return Ok(true) };
         self.applier.commit(piece.after, &commit.progress).await?;
-        self.pace.took(commit.changes.values().sum(), began.elapsed());
+        self.size.took(commit.changes.values().sum(), began.elapsed());
         self.meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
         self.commits.send_replace(commit.progress.seq);
         Ok(true)
@@ -272,7 +272,7 @@ impl Work {
 
 /// How many changes the target takes in the time that a group may last: long enough that commits cost little, short
 /// enough that the progress is seen to move.
-struct Pace {
+struct GroupSize {
     changes: AtomicU64,
     max: u64,
 }
@@ -281,9 +281,9 @@ const GROUP_TIME: Duration = Duration::from_millis(400);
 const GROUP_CHANGES_FIRST: u64 = 20_000;
 const GROUP_CHANGES_MIN: u64 = 1_000;
 
-impl Pace {
-    fn new(max: u64) -> Pace {
-        Pace { changes: AtomicU64::new(GROUP_CHANGES_FIRST.min(max)), max }
+impl GroupSize {
+    fn new(max: u64) -> GroupSize {
+        GroupSize { changes: AtomicU64::new(GROUP_CHANGES_FIRST.min(max)), max }
     }
 
     fn took(&self, changes: u64, time: Duration) {
