@@ -23,6 +23,7 @@ mod lsn;
 mod net;
 mod pgoutput;
 mod pipeline;
+mod probe;
 mod reader;
 mod records;
 mod session;

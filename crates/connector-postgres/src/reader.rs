@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector::{
-    Capture, Error, ErrorKind, Fetched, Finding, Format, NativeSchema, Reader, Result, Retry, Selection, Wave,
+    Capture, Error, ErrorKind, Fetched, Finding, Format, Load, NativeSchema, Reader, Result, Retry,
+    Selection, Wave,
 };
 use model::{Catalog, Cut, Identity, Key, Position, Sequence, Snapshot, Table, TableName, Value};
 use tokio::task::JoinSet;
 
 use crate::catalog::{self, Cells, is_portable_binary};
+use crate::probe::Probe;
 use crate::records::text;
 use crate::stream::{self, Stream};
 use crate::url::Settings;
@@ -21,6 +23,7 @@ use crate::{check, dump, encode, lsn, session, sql};
 
 pub(crate) struct PostgresReader {
     settings: Settings,
+    probe: Probe,
     /// For questions: kept open, as some are asked every few seconds.
     idle: Mutex<Option<Client>>,
     /// The catalog as it was last read.
@@ -38,7 +41,7 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(30);
 
 impl PostgresReader {
     pub(crate) fn new(settings: Settings) -> PostgresReader {
-        PostgresReader { settings, idle: Mutex::new(None), known: Mutex::new(None) }
+        PostgresReader { settings, probe: Probe::default(), idle: Mutex::new(None), known: Mutex::new(None) }
     }
 
     async fn session(&self) -> Result<Client> {
@@ -292,6 +295,10 @@ impl Reader for PostgresReader {
             }
         }
         Ok(sequences)
+    }
+
+    async fn probe(&self) -> Result<Load> {
+        self.probe.ask(&self.settings).await
     }
 
     async fn release(&self, stream: &str, _catalog: &Catalog) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use connector::{Capture, Fetched, Finding, Format, NativeSchema, Reader, Result, Selection, Wave};
+use connector::{Capture, Fetched, Finding, Format, Load, NativeSchema, Reader, Result, Selection, Wave};
 use model::{Catalog, Cut, Key, Position, Sequence, Table};
 use rusqlite::{Connection, OptionalExtension};
 
@@ -99,6 +99,11 @@ impl Reader for SqliteReader {
         let catalog = catalog.clone();
         self.run(move |connection| sequences(connection, &catalog).during("read the AUTOINCREMENT counters"))
             .await
+    }
+
+    /// Readers of a file in WAL mode are in nobody's way.
+    async fn probe(&self) -> Result<Load> {
+        Ok(Load::IDLE)
     }
 
     async fn release(&self, stream: &str, _catalog: &Catalog) -> Result<()> {

@@ -16,7 +16,9 @@ mod writer;
 
 pub use check::{Finding, Severity};
 pub use error::{Error, ErrorKind, Result, Retry};
-pub use reader::{Block, Capture, ChunkStream, Event, Fetched, Format, Reader, Slicing, Wave};
+pub use reader::{
+    Block, Capture, ChunkStream, Event, Fetched, Format, Load, RECENTLY, Reader, Slicing, Wave,
+};
 pub use schema::{NativeSchema, SchemaItem};
 pub use selection::Selection;
 pub use writer::{

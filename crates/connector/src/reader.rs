@@ -1,5 +1,7 @@
 //! The reading half of a database engine.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::{Catalog, Change, Cut, Key, Position, Range, Relation, Row, Sequence, Table, Transaction};
@@ -49,8 +51,29 @@ pub trait Reader: Send + Sync {
 
     async fn sequences(&self, catalog: &Catalog) -> Result<Vec<Sequence>>;
 
+    /// How busy the source is, as a trivial statement finds it. Asked several times a second while rows are copied, on a
+    /// session that stays open, so it must cost next to nothing.
+    async fn probe(&self) -> Result<Load>;
+
     /// Removes what [`Reader::prepare`] created.
     async fn release(&self, stream: &str, catalog: &Catalog) -> Result<()>;
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// How long the trivial statement took.
+    pub latency: Duration,
+    /// Sessions of others that work, or have worked in the last [`RECENTLY`]; `None` when the source does not tell.
+    pub others: Option<u32>,
+}
+
+/// Far longer than a transaction of a busy application takes, so that its sessions are not found idle between two of them.
+pub const RECENTLY: Duration = Duration::from_millis(100);
+
+impl Load {
+    /// A source without others to be considerate of.
+    pub const IDLE: Load = Load { latency: Duration::ZERO, others: Some(0) };
 }
 
 /// The source's log, as whole committed transactions in commit order.

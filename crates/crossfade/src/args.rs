@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::config::ApplyMode;
+use crate::config::{ApplyMode, Throttle};
 
 const EXAMPLES: &str = "\
 Try it, no server needed:
@@ -164,6 +164,9 @@ pub(crate) struct RunArgs {
     /// How long one such snapshot may last
     #[arg(long, value_name = "N", help_heading = "Tuning")]
     pub(crate) wave_seconds_max: Option<u64>,
+    /// Whether the copy gives way when the application works on the source
+    #[arg(long, value_enum, value_name = "on|off", help_heading = "Tuning")]
+    pub(crate) throttle: Option<Throttle>,
     /// How changes are applied
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Tuning")]
     pub(crate) apply: Option<ApplyMode>,

@@ -71,6 +71,17 @@ pub(crate) struct Copy {
     pub(crate) one_cut_bytes_max: Option<NonZeroU64>,
     /// How long one such snapshot may last.
     pub(crate) wave_seconds_max: Option<u64>,
+    /// Whether the copy gives way when the application works on the source.
+    pub(crate) throttle: Option<Throttle>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Throttle {
+    /// As fast as it goes while nobody is hurt by it.
+    On,
+    /// As fast as it goes.
+    Off,
 }
 
 /// How changes are applied.

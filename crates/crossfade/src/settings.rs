@@ -133,6 +133,9 @@ pub(crate) fn engine(args: &RunArgs, migration: &Migration, config: &Config) -> 
     if let Some(lanes) = args.apply_lanes.or(apply.lanes) {
         settings.apply_lanes = lanes.get();
     }
+    if let Some(throttle) = args.throttle.or(copy.throttle) {
+        settings.throttle = throttle == config::Throttle::On;
+    }
     if let Some(bytes) = args.slice_bytes.or(apply.slice_bytes) {
         settings.slice_bytes = bytes.get();
     }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::capture::chain;
 use crate::error::Error;
 use crate::meter::Meter;
+use crate::pace::Pace;
 use crate::plan::{by_table, fit_together, gaps, incomplete};
 use crate::retry::{Backoff, can_retry};
 use crate::status::TablePhase;
@@ -30,6 +31,7 @@ pub(crate) struct Copying {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) settings: Settings,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -229,10 +231,10 @@ impl Copying {
         let table = &self.catalog.tables[job.table];
         let format = self.format(table)?;
         self.meter.table_phase(job.table, TablePhase::Copying);
-        let mut data = wave.read(table, &job.chunk.range, format).await?;
+        let mut data = self.pace.keep(wave.read(table, &job.chunk.range, format).await?);
         let loaded = self
             .writer
-            .load(&self.owner, table, &job.chunk, wave.cut(), wave.settled(), format, data.as_mut())
+            .load(&self.owner, table, &job.chunk, wave.cut(), wave.settled(), format, &mut data)
             .await?;
         failpoint::hit(failpoint::CHUNK_AFTER_COMMIT);
         self.meter.chunk(job.table, &loaded, true);

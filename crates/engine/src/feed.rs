@@ -18,6 +18,7 @@ use crate::journal::{self, Append, Journal};
 use crate::machine::{CaptureRuns, Machine};
 use crate::merge::Cuts;
 use crate::meter::Meter;
+use crate::pace::Pace;
 use crate::plan::{fingerprint, incomplete};
 use crate::retry::{Backoff, can_retry};
 use crate::status::{Phase, Status};
@@ -321,6 +322,7 @@ impl Feed {
                 self.meter.chunk(at, loaded, false);
             }
         }
+        let pace = Pace::new();
         let copying = Copying {
             reader: Arc::clone(&self.reader),
             writer: Arc::clone(&self.writer),
@@ -328,9 +330,16 @@ impl Feed {
             catalog: Arc::clone(&self.catalog),
             settings: self.settings.clone(),
             meter: Arc::clone(&self.meter),
+            pace: Arc::clone(&pace),
             stop: self.stop.clone(),
         };
-        copying.run(ledger).await
+        let ledger = tokio::select! {
+            biased;
+            copied = copying.run(ledger) => copied,
+            never = pace.follow(self.reader.as_ref(), &self.meter), if self.settings.throttle => match never {},
+        };
+        self.meter.throttle(None);
+        ledger
     }
 
     async fn applying(&self, ledger: &[Loaded], claim: &Claim) -> Result<Option<Applying>, Error> {

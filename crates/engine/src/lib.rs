@@ -16,12 +16,14 @@ mod journal;
 pub mod machine;
 pub mod merge;
 mod meter;
+mod pace;
 pub mod plan;
 pub mod relation;
 mod retry;
 mod settings;
 mod status;
 mod store;
+mod throttle;
 
 pub use error::Error;
 pub use feed::{Outcome, run};

@@ -199,6 +199,12 @@ impl Meter {
         };
     }
 
+    /// Why the copy is held back; `None` while it is not.
+    pub(crate) fn throttle(&self, reason: Option<String>) {
+        self.lock().status.throttle =
+            Throttle { active: reason.is_some(), reason: reason.unwrap_or_default() };
+    }
+
     pub(crate) fn source_position(&self, position: Position) {
         self.lock().status.source_position = Some(position);
     }
@@ -246,7 +252,6 @@ impl Meter {
         status.throughput = throughput;
         status.eta_seconds = eta(status);
         status.retrying = inner.retrying.iter().next().map(|(part, error)| format!("{part}: {error}"));
-        status.throttle = Throttle::default();
         status.conditions = conditions(status);
         status.clone()
     }

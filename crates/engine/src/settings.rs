@@ -23,6 +23,8 @@ pub struct Settings {
     pub one_cut_bytes_max: u64,
     /// After this many seconds a wave hands out no more key ranges and a new one begins.
     pub wave_seconds_max: u64,
+    /// Whether the copy gives way to the application's work on the source.
+    pub throttle: bool,
     pub apply: ApplyMode,
     /// Groups of transactions that are written at a time.
     pub apply_lanes: usize,
@@ -46,6 +48,7 @@ impl Settings {
             chunk_bytes: 64 << 20,
             one_cut_bytes_max: 16 << 30,
             wave_seconds_max: 300,
+            throttle: true,
             apply: ApplyMode::Auto,
             apply_lanes: 2,
             group_changes: 200_000,

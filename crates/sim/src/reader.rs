@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector::{
-    Block, Capture, ChunkStream, Error, ErrorKind, Event, Fetched, Finding, Format, NativeSchema, Result,
-    Retry, Selection, Slicing,
+    Block, Capture, ChunkStream, Error, ErrorKind, Event, Fetched, Finding, Format, Load, NativeSchema,
+    Result, Retry, Selection, Slicing,
 };
 use model::xid::widen;
 use model::{
@@ -136,6 +136,10 @@ impl connector::Reader for Reader {
 
     async fn sequences(&self, _catalog: &Catalog) -> Result<Vec<Sequence>> {
         self.ask("read the sequences", |_| Ok(Vec::new())).await
+    }
+
+    async fn probe(&self) -> Result<Load> {
+        Ok(Load::IDLE)
     }
 
     async fn release(&self, _stream: &str, _catalog: &Catalog) -> Result<()> {

@@ -107,6 +107,8 @@ url = {target}
 # one_cut_bytes_max = {one_cut}
 # ... of which each lasts at most so long.
 # wave_seconds_max = {wave}
+# on: the copy gives way when the application works on the source. off: it never does.
+# throttle = "on"
 
 [apply]
 # auto: catch-up while behind, strict once near. catch-up: gathers many source transactions into one. strict: writes at once.
