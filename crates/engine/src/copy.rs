@@ -138,9 +138,8 @@ impl Copying {
             // Key ranges are good under any number of cuts, where such cuts may meet.
             let in_keys = begun.iter().all(|loaded| matches!(loaded.chunk.range, Range::Keys { .. }))
                 && fit_together(table, begun);
-            !begun.is_empty()
-                && !(in_keys && by_keys.contains(at))
-                && !mutant::on(mutant::COPY_KEEPS_TORN_TABLE)
+            let goes_on = begun.is_empty() || (in_keys && by_keys.contains(at));
+            !(goes_on || mutant::on(mutant::COPY_KEEPS_TORN_TABLE))
         };
         let torn: Vec<usize> = incomplete.iter().copied().filter(torn).collect();
         for at in torn {

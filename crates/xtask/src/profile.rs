@@ -111,7 +111,7 @@ fn draw(recorded: &Path, picture: &Path, name: &str) -> Result {
     options.title = format!("crossfade {name}: the program's threads and both servers");
     options.min_width = 0.3;
     let mut svg = Vec::new();
-    flamegraph::from_lines(&mut options, lines.into_iter(), &mut svg)
+    flamegraph::from_lines(&mut options, lines, &mut svg)
         .map_err(|error| format!("{}: {error}", picture.display()))?;
     if let Some(folder) = picture.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
