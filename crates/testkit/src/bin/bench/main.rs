@@ -49,7 +49,7 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark { names: &["database"], measure: |bench, _| vec![database::still(bench)] },
     Benchmark { names: &["capture"], measure: |bench, _| vec![stream::capture(bench)] },
     Benchmark { names: &["apply", "catch-up", "strict"], measure: stream::tpcb },
-    Benchmark { names: &["hot-row"], measure: |bench, _| stream::hot_row(bench) },
+    Benchmark { names: &["hot-row", "hot-row-together"], measure: stream::hot_row },
     Benchmark { names: &["bulk"], measure: |bench, _| stream::bulk(bench) },
     Benchmark { names: &["inserts"], measure: |bench, _| stream::inserts(bench) },
     Benchmark { names: &["giant"], measure: |bench, _| stream::giant(bench) },
