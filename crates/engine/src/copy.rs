@@ -167,7 +167,8 @@ impl Copying {
         failpoint::hit(failpoint::WAVE_AFTER_CUT);
         let queue = Arc::new(Mutex::new(Queue::new(self, incomplete, ledger, by_keys)));
         let mut workers = JoinSet::new();
-        for _ in 0..self.settings.copy_streams {
+        // One more than there are readers: while a chunk is being committed, its reader has the next.
+        for _ in 0..=self.settings.copy_streams {
             let (this, wave, queue) = (Arc::clone(self), Arc::clone(&wave), Arc::clone(&queue));
             workers.spawn(async move { this.work(wave.as_ref(), &queue).await });
         }

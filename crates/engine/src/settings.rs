@@ -14,7 +14,7 @@ pub struct Settings {
     pub until: Until,
     /// Which tables are migrated.
     pub selection: Selection,
-    /// Concurrent chunk reads, and as many concurrent loads.
+    /// Concurrent chunk reads, and as many concurrent loads, beside one that is being committed.
     pub copy_streams: usize,
     /// Size of one chunk on the source's disk.
     pub chunk_bytes: u64,
@@ -53,9 +53,9 @@ impl Settings {
             apply_lanes: 2,
             group_changes: 200_000,
             segment_bytes: 64 << 20,
-            // Three slices live at a time (assembled, waiting, being written), and one of them a second time as the
-            // statement's parameters; all of it stays well below 256 MB.
-            slice_bytes: 8 << 20,
+            // One slice is assembled, and for each lane one waits and one is written, that one a second time as the statement's
+            // parameters; all of it stays below 256 MB.
+            slice_bytes: 16 << 20,
         }
     }
 }

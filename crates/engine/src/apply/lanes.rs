@@ -277,8 +277,8 @@ struct GroupSize {
     max: u64,
 }
 
-const GROUP_TIME: Duration = Duration::from_millis(400);
-const GROUP_CHANGES_FIRST: u64 = 20_000;
+const GROUP_TIME: Duration = Duration::from_millis(1000);
+const GROUP_CHANGES_FIRST: u64 = 80_000;
 const GROUP_CHANGES_MIN: u64 = 1_000;
 
 impl GroupSize {
@@ -310,9 +310,9 @@ mod tests {
         let ms = Duration::from_millis;
         for (size, changes, time, then) in [
             (20_000, 20_000, ms(100), 40_000),
-            (20_000, 20_000, ms(400), 20_000),
+            (20_000, 20_000, ms(1_000), 20_000),
             (20_000, 20_000, ms(4_000), 10_000),
-            (20_000, 10, ms(2), 2_000),
+            (20_000, 10, ms(2), 5_000),
             (20_000, 10, ms(0), 20_000),
             (1_000, 1_000, ms(90_000), 1_000),
             (200_000, 200_000, ms(1), 400_000),
