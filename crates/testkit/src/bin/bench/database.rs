@@ -108,7 +108,7 @@ fn make(bench: &Bench) -> u64 {
         &[
             "CREATE TABLE events (id bigint, device int NOT NULL, kind int, note text, at timestamptz NOT NULL)",
             &format!(
-                "INSERT INTO events SELECT g, g * 7919 % 10007, g % 11, md5(g::text),
+                "INSERT INTO events SELECT g, g::bigint * 7919 % 10007, g % 11, md5(g::text),
                         timestamptz '2026-01-01' + g * interval '1 second' FROM generate_series(1, {events}) g"
             ),
             "ALTER TABLE events ADD PRIMARY KEY (id)",
@@ -125,7 +125,7 @@ fn make(bench: &Bench) -> u64 {
             "CREATE TABLE orders (id bigint PRIMARY KEY, customer bigint NOT NULL REFERENCES customers,
                                   placed timestamptz NOT NULL, total numeric(12,2))",
             &format!(
-                "INSERT INTO orders SELECT g, 1 + g * 7919 % {customers},
+                "INSERT INTO orders SELECT g, 1 + g::bigint * 7919 % {customers},
                         timestamptz '2026-01-01' + g * interval '1 minute', g % 500 FROM generate_series(1, {orders}) g"
             ),
             "CREATE INDEX orders_customer ON orders (customer)",
