@@ -8,13 +8,14 @@ use sim::play::play;
 /// Each broke an invariant until the bug was mended. The sabotage of that name (`cargo xtask mutants`) brings the bug
 /// back, and this seed shows it.
 const ONCE_BROKEN: &[(&str, u64)] = &[
-    ("plan-mixes-cuts", 3236),
-    ("copy-believes-finished", 1761),
-    ("journal-follows-names", 3054),
-    ("journal-zero-format", 1675),
-    ("apply-believes-memory", 14),
-    ("apply-fetches-blindly", 2741),
-    ("apply-forgets-hold", 73),
+    ("plan-mixes-cuts", 8641),
+    ("copy-believes-finished", 6416),
+    ("journal-follows-names", 108),
+    ("journal-zero-format", 3158),
+    ("apply-believes-memory", 168),
+    ("apply-fetches-blindly", 16049),
+    ("apply-forgets-hold", 96),
+    ("capture-resumes-unsynced", 98),
 ];
 
 fn holds(seed: u64) {
