@@ -34,6 +34,9 @@ const SPAN: Duration = Duration::from_secs(60);
 /// Full speed, until it has been seen: what COPY yields on one core.
 const FULL_BYTES_PER_SECOND: f64 = 100e6;
 
+/// Whatever full speed was seen to be: small tables, or a wave that is waited for, show little or nothing of it.
+const FLOOR_BYTES_PER_SECOND: f64 = 1e6;
+
 pub(crate) struct Throttle {
     /// Of full speed, while others work: 1 is no limit.
     share: f64,
@@ -76,9 +79,10 @@ impl Throttle {
         (considerate && self.share < 1.0).then_some(self.share)
     }
 
-    /// Bytes a second.
+    /// Bytes a second; never none.
     pub(crate) fn limit(&self) -> Option<u64> {
-        self.held().map(|share| (share * self.full.unwrap_or(FULL_BYTES_PER_SECOND)) as u64)
+        let full = self.full.unwrap_or(FULL_BYTES_PER_SECOND);
+        self.held().map(|share| (share * full).max(FLOOR_BYTES_PER_SECOND) as u64)
     }
 
     /// What a probe found at this time, since the copy began, and how many bytes had been copied by then.
@@ -196,6 +200,14 @@ mod tests {
         assert_eq!(throttle.limit(), Some(5_000_000));
         let reason = throttle.reason().unwrap();
         assert_eq!(reason, "how busy the source is is not known yet; copying at 5 %");
+    }
+
+    #[test]
+    fn seconds_in_which_nothing_was_copied_leave_a_limit_that_lets_rows_pass() {
+        let mut played = Played::new();
+        played.probes(100, Some(0), FINE);
+        played.probe(Some(1), FINE);
+        assert_eq!(played.throttle.limit(), Some(1_000_000));
     }
 
     #[test]
