@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector::{
     Applier, ApplyError, Error, ErrorKind, Net, Owner, Progress, Quarantined, Record, Refusal, Result, Retry,
-    RowChange, RowUpdate, Step, failpoint,
+    RowChange, RowCut, RowUpdate, Step, failpoint,
 };
-use model::{Catalog, Cut, Key, Row, Table, TableName, Value};
+use model::{Catalog, Key, Row, Table, TableName, Value};
 
 use crate::catalog::Cells;
 use crate::pipeline::Binder;
@@ -483,27 +483,28 @@ impl Applier for PostgresApplier {
         Ok(())
     }
 
-    async fn write_fetched(&mut self, table: usize, key: &Key, row: Option<&Row>, cut: &Cut) -> Result<()> {
+    async fn write_fetched(&mut self, table: usize, row: Option<&Row>, cut: &RowCut) -> Result<()> {
         self.own_transaction().await?;
         self.client.doing("write a fetched row");
         let target = &self.targets[table];
-        let params: Vec<Option<Bytes>> = key.0.iter().map(encode::parameter).collect();
+        let params: Vec<Option<Bytes>> = cut.key.0.iter().map(encode::parameter).collect();
         self.client.queue(&target.delete_one(), &params)?;
         if let Some(row) = row {
             self.client.queue(&target.insert_one(), &stored(target, row))?;
         }
         self.client.flush_queued().await.map_err(|failed| failed.error)?;
-        let name = &self.catalog.tables[table].name;
         self.client
             .query(
-                "INSERT INTO crossfade.row_cut (stream, table_schema, table_name, key, cut) VALUES ($1, $2, $3, $4, $5) \
-                 ON CONFLICT (stream, table_schema, table_name, key) DO UPDATE SET cut = excluded.cut",
+                "INSERT INTO crossfade.row_cut (stream, table_schema, table_name, key, cut, settled) \
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (stream, table_schema, table_name, key) \
+                 DO UPDATE SET cut = excluded.cut, settled = excluded.settled",
                 &[
                     text(&self.owner.stream),
-                    text(&name.schema),
-                    text(&name.name),
-                    text(&records::to_json(key)?),
-                    text(&records::to_json(cut)?),
+                    text(&cut.table.schema),
+                    text(&cut.table.name),
+                    text(&records::to_json(&cut.key)?),
+                    text(&records::to_json(&cut.cut)?),
+                    text(&records::to_json(&cut.settled)?),
                 ],
             )
             .await?;

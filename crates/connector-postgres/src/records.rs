@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS crossfade.chunk (
   stream text, table_schema text, table_name text, number bigint, loaded text NOT NULL,
   loaded_at timestamptz NOT NULL DEFAULT pg_catalog.now(), PRIMARY KEY (stream, table_schema, table_name, number));
 CREATE TABLE IF NOT EXISTS crossfade.row_cut (
-  stream text, table_schema text, table_name text, key text, cut text NOT NULL,
+  stream text, table_schema text, table_name text, key text, cut text NOT NULL, settled text NOT NULL,
   PRIMARY KEY (stream, table_schema, table_name, key));
 CREATE TABLE IF NOT EXISTS crossfade.hold (
   stream text, table_schema text, table_name text, from_seq bigint NOT NULL,
@@ -116,7 +116,7 @@ pub(crate) async fn ledger(client: &mut Client, stream: &str) -> Result<Vec<Load
 async fn row_cuts(client: &mut Client, stream: &str) -> Result<Vec<RowCut>> {
     let rows = client
         .query(
-            "SELECT table_schema, table_name, key, cut FROM crossfade.row_cut WHERE stream = $1",
+            "SELECT table_schema, table_name, key, cut, settled FROM crossfade.row_cut WHERE stream = $1",
             &[text(stream)],
         )
         .await?;
@@ -127,6 +127,7 @@ async fn row_cuts(client: &mut Client, stream: &str) -> Result<Vec<RowCut>> {
                 table: TableName::new(row.text(0)?, row.text(1)?),
                 key: from_json(row.text(2)?)?,
                 cut: from_json(row.text(3)?)?,
+                settled: from_json(row.text(4)?)?,
             })
         })
         .collect()

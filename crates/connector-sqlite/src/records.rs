@@ -3,7 +3,7 @@
 //! Every function works inside the caller's transaction, which is the one that writes the data.
 
 use connector::{Claim, Error, ErrorKind, Hold, Owner, Progress, Quarantined, Record, Result, Retry, RowCut};
-use model::{Cut, Key, Loaded, Position, TableName};
+use model::{Loaded, Position, TableName};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +16,8 @@ const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS _crossfade_chunk (
         stream TEXT, tbl TEXT, number INTEGER, record TEXT NOT NULL, PRIMARY KEY (stream, tbl, number)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _crossfade_row_cut (
-        stream TEXT, tbl TEXT, row_key TEXT, cut TEXT NOT NULL, PRIMARY KEY (stream, tbl, row_key)) WITHOUT ROWID;
+        stream TEXT, tbl TEXT, row_key TEXT, cut TEXT NOT NULL, settled TEXT NOT NULL,
+        PRIMARY KEY (stream, tbl, row_key)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _crossfade_hold (
         stream TEXT, tbl TEXT, from_seq INTEGER NOT NULL, PRIMARY KEY (stream, tbl)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _crossfade_quarantine (
@@ -189,33 +190,40 @@ pub(crate) fn forget(connection: &Connection, stream: &str, table: &TableName) -
 
 fn row_cuts(connection: &Connection, stream: &str) -> Result<Vec<RowCut>> {
     let operation = "read the row cuts";
-    let read = || -> rusqlite::Result<Vec<(String, String, String)>> {
+    let read = || -> rusqlite::Result<Vec<[String; 4]>> {
         connection
-            .prepare("SELECT tbl, row_key, cut FROM _crossfade_row_cut WHERE stream = ?1 ORDER BY tbl")?
-            .query_map([stream], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .prepare(
+                "SELECT tbl, row_key, cut, settled FROM _crossfade_row_cut WHERE stream = ?1 ORDER BY tbl",
+            )?
+            .query_map([stream], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?
             .collect()
     };
     read()
         .during(operation)?
         .iter()
-        .map(|(table, key, cut)| {
-            Ok(RowCut { table: from_json(table)?, key: from_json(key)?, cut: from_json(cut)? })
+        .map(|[table, key, cut, settled]| {
+            Ok(RowCut {
+                table: from_json(table)?,
+                key: from_json(key)?,
+                cut: from_json(cut)?,
+                settled: from_json(settled)?,
+            })
         })
         .collect()
 }
 
-pub(crate) fn set_row_cut(
-    connection: &Connection,
-    stream: &str,
-    table: &TableName,
-    key: &Key,
-    cut: &Cut,
-) -> Result<()> {
+pub(crate) fn set_row_cut(connection: &Connection, stream: &str, row: &RowCut) -> Result<()> {
     connection
         .execute(
-            "INSERT INTO _crossfade_row_cut (stream, tbl, row_key, cut) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (stream, tbl, row_key) DO UPDATE SET cut = excluded.cut",
-            params![stream, to_json(table)?, to_json(key)?, to_json(cut)?],
+            "INSERT INTO _crossfade_row_cut (stream, tbl, row_key, cut, settled) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (stream, tbl, row_key) DO UPDATE SET cut = excluded.cut, settled = excluded.settled",
+            params![
+                stream,
+                to_json(&row.table)?,
+                to_json(&row.key)?,
+                to_json(&row.cut)?,
+                to_json(&row.settled)?
+            ],
         )
         .during("record a row's cut")?;
     Ok(())

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use connector::failpoint::{self, APPLY_BEFORE_COMMIT, APPLY_COMMIT_UNANSWERED};
 use connector::{
     Applier, ApplyError, ChunkStream, Claim, Error, ErrorKind, Finding, Format, NativeSchema, Owner,
-    Progress, Quarantined, Record, Result, Step, Writer,
+    Progress, Quarantined, Record, Result, RowCut, Step, Writer,
 };
-use model::{Catalog, Chunk, Cut, Key, Loaded, Position, Row, Sequence, Table, TableName};
+use model::{Catalog, Chunk, Cut, Loaded, Position, Row, Sequence, Table, TableName};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -192,7 +192,6 @@ impl Writer for SqliteWriter {
         Ok(Box::new(SqliteApplier {
             session: Session::new(connection),
             statements: Arc::new(Statements::new(catalog)),
-            tables: catalog.tables.iter().map(|table| table.name.clone()).collect(),
             owner: owner.clone(),
             record,
             turn: self.turn.clone(),
@@ -242,7 +241,6 @@ fn advance(connection: &Connection, sequences: &[Sequence]) -> rusqlite::Result<
 struct SqliteApplier {
     session: Session,
     statements: Arc<Statements>,
-    tables: Vec<TableName>,
     owner: Owner,
     record: Record,
     turn: Arc<Mutex<()>>,
@@ -352,15 +350,14 @@ impl Applier for SqliteApplier {
         Ok(())
     }
 
-    async fn write_fetched(&mut self, table: usize, key: &Key, row: Option<&Row>, cut: &Cut) -> Result<()> {
-        let (statements, name) = (self.statements.clone(), self.tables[table].clone());
-        let (key, row, cut) = (key.clone(), row.cloned(), cut.clone());
+    async fn write_fetched(&mut self, table: usize, row: Option<&Row>, cut: &RowCut) -> Result<()> {
+        let (statements, row, cut) = (self.statements.clone(), row.cloned(), cut.clone());
         self.alone(move |connection, owner| {
-            statements.replace(connection, table, &key, row.as_ref()).map_err(|error| match error {
+            statements.replace(connection, table, &cut.key, row.as_ref()).map_err(|error| match error {
                 ApplyError::Refused(refusal) => refusal.error.with("statement", refusal.statement),
                 ApplyError::Failed(error) => error,
             })?;
-            records::set_row_cut(connection, &owner.stream, &name, &key, &cut)
+            records::set_row_cut(connection, &owner.stream, &cut)
         })
         .await
     }

@@ -140,6 +140,8 @@ pub struct RowCut {
     pub table: TableName,
     pub key: Key,
     pub cut: Cut,
+    /// Every transaction that the cut contains lies at or before this position.
+    pub settled: Position,
 }
 
 /// A table whose changes are held back in the journal since a change was refused.
@@ -190,7 +192,7 @@ pub trait Applier: Send {
 
     /// Records a row that was fetched alone, with its cut, in a transaction of its own: the row is put in place
     /// of whatever the target has under that key (nothing, when `row` is `None`).
-    async fn write_fetched(&mut self, table: usize, key: &Key, row: Option<&Row>, cut: &Cut) -> Result<()>;
+    async fn write_fetched(&mut self, table: usize, row: Option<&Row>, cut: &RowCut) -> Result<()>;
 
     /// Puts a change into quarantine and holds its table back from `from_seq` on, in a transaction of its own.
     async fn hold(&mut self, quarantined: &Quarantined, from_seq: u64) -> Result<()>;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector::{Applier, Hold, Owner, Reader, Record, Refusal, Writer};
+use connector::{Applier, Hold, Owner, Reader, Record, Refusal, RowCut, Writer};
 use model::{Catalog, Change, Key, Loaded, Position, TableName, Transaction, mutant};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ use crate::relation::Relations;
 use crate::retry::{Backoff, can_retry};
 use crate::settings::{ApplyMode, Settings};
 use assemble::Assembly;
-use lanes::Lanes;
+use lanes::{LaneError, Lanes};
 
 /// What apply works on, and what it knows.
 pub(crate) struct Applying {
@@ -238,7 +238,7 @@ impl Applying {
                     // What was sent before is finished first: it was decided under the cuts as they were.
                     return Err(match lanes.close().await {
                         Ok(()) => interrupt,
-                        Err(error) => error.interrupt(assembly.last_seq),
+                        Err(error) => self.side_by_side_failed(error, assembly.last_seq),
                     });
                 }
                 let full = assembly.weight() >= self.settings.slice_bytes
@@ -246,7 +246,7 @@ impl Applying {
                         && (assembly.group_changes >= lanes.group_changes()
                             || assembly.transactions >= GROUP_MAX));
                 if full && !lanes.send(assembly.slice()).await {
-                    return Err(self.lanes_failed(lanes, assembly.last_seq).await);
+                    return Err(self.side_by_side_failed(lanes.failed().await, assembly.last_seq));
                 }
             }
             if assembly.is_fresh() {
@@ -254,17 +254,17 @@ impl Applying {
             }
             let ripe = !more && (Instant::now() >= linger || self.is_near(*applied.borrow()));
             if ripe && assembly.at_boundary() && !assembly.is_fresh() && !lanes.send(assembly.slice()).await {
-                return Err(self.lanes_failed(lanes, assembly.last_seq).await);
+                return Err(self.side_by_side_failed(lanes.failed().await, assembly.last_seq));
             }
             if lanes.has_ended() {
-                return Err(self.lanes_failed(lanes, assembly.last_seq).await);
+                return Err(self.side_by_side_failed(lanes.failed().await, assembly.last_seq));
             }
             if !more {
                 let waiting = !assembly.is_fresh();
                 tokio::select! {
                     biased;
                     _ = stop.wait_for(|stop| *stop) => {}
-                    // Also when a lane has failed.
+                    () = lanes.ended() => {}
                     _ = applied.changed() => {}
                     _ = durable.changed() => {}
                     _ = captured.changed() => {}
@@ -276,9 +276,12 @@ impl Applying {
 
     /// What is written side by side may wait for each other on the target in ways that are not seen from here (an index
     /// that was added by hand); so these transactions are written one group at a time before that is tried again.
-    async fn lanes_failed(&mut self, lanes: Lanes, upto: u64) -> Interrupt {
+    fn side_by_side_failed(&mut self, error: LaneError, upto: u64) -> Interrupt {
         self.alone_upto = upto;
-        lanes.failed(upto).await
+        match error {
+            LaneError::Refused(refusal) => Interrupt::Refused { refusal, upto },
+            LaneError::Failed(error) => Interrupt::Failed(error),
+        }
     }
 
     /// Near the end of the log what is there is written at once; when there is much to catch up with, more is gathered.
@@ -361,8 +364,10 @@ impl Applying {
             self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
         }
         for (table, key, fetched) in rows {
-            applier.write_fetched(table, &key, fetched.row.as_ref(), &fetched.cut).await?;
-            self.cuts.fetched(table, key, fetched.cut);
+            let name = self.catalog.tables[table].name.clone();
+            let cut = RowCut { table: name, key, cut: fetched.cut, settled: self.settled.clone() };
+            applier.write_fetched(table, fetched.row.as_ref(), &cut).await?;
+            self.cuts.fetched(table, cut.key, cut.cut);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector::{Claim, ErrorKind, NativeSchema, Owner, Reader, Writer, failpoint};
+use connector::{Claim, ErrorKind, NativeSchema, Owner, Reader, RowCut, Writer, failpoint};
 use model::{Catalog, Loaded, Position, mutant};
 use tokio::sync::watch;
 
@@ -238,7 +238,12 @@ fn whole_journal(settings: &Settings, journal: &Journal, claim: &Claim) -> Resul
 fn passed_all_cuts(claim: &Claim, plan: &Plan) -> bool {
     let applied = claim.progress.as_ref().map_or(&plan.start, |progress| &progress.position);
     incomplete(&plan.catalog, &claim.chunks).is_empty()
-        && claim.chunks.iter().all(|loaded| loaded.settled <= *applied)
+        && settled(&claim.chunks, &claim.row_cuts).all(|settled| settled <= applied)
+}
+
+/// The positions by which all transactions that a cut contains have been delivered, of each cut.
+fn settled<'a>(chunks: &'a [Loaded], rows: &'a [RowCut]) -> impl Iterator<Item = &'a Position> {
+    chunks.iter().map(|loaded| &loaded.settled).chain(rows.iter().map(|row| &row.settled))
 }
 
 struct Feed {
@@ -292,7 +297,7 @@ impl Feed {
         };
         self.same_schema(&now)?;
         self.meter.phase(Phase::Following);
-        let Some(mut applying) = self.applying(&ledger, &claim).await? else { return Ok(Outcome::Stopped) };
+        let mut applying = self.applying(&ledger, &claim)?;
         if !claim.finished && !self.settle(&mut applying).await? {
             return Ok(Outcome::Stopped);
         }
@@ -342,21 +347,13 @@ impl Feed {
         ledger
     }
 
-    async fn applying(&self, ledger: &[Loaded], claim: &Claim) -> Result<Option<Applying>, Error> {
+    fn applying(&self, ledger: &[Loaded], claim: &Claim) -> Result<Applying, Error> {
         let row_cuts = claim.row_cuts.iter().map(|row| (row.table.clone(), row.key.clone(), row.cut.clone()));
         let mut cuts = Cuts::new(&self.catalog, ledger, row_cuts)?;
         if claim.finished {
             cuts.settle();
         }
-        let newest = ledger.iter().map(|loaded| loaded.settled.clone()).max();
-        let mut settled = newest.unwrap_or(Position { order: 0, text: String::new() });
-        if !claim.row_cuts.is_empty() {
-            // Their own positions are not on record; the end of the log now is past all of them.
-            match self.persist("position", || self.reader.position()).await? {
-                Some(end) => settled = settled.max(end),
-                None => return Ok(None),
-            }
-        }
+        let newest = settled(ledger, &claim.row_cuts).max().cloned();
         let index =
             |name: &model::TableName| self.catalog.tables.iter().position(|table| table.name == *name);
         let held: BTreeMap<usize, u64> =
@@ -366,7 +363,7 @@ impl Feed {
                 self.meter.quarantined(table, hold.clone(), None);
             }
         }
-        Ok(Some(Applying {
+        Ok(Applying {
             reader: Arc::clone(&self.reader),
             writer: Arc::clone(&self.writer),
             owner: self.owner.clone(),
@@ -377,7 +374,7 @@ impl Feed {
             meter: Arc::clone(&self.meter),
             stop: self.stop.clone(),
             cuts,
-            settled,
+            settled: newest.unwrap_or(Position { order: 0, text: String::new() }),
             known: claim.progress.as_ref().map_or(0, |progress| progress.seq),
             chunks: fingerprint(ledger),
             held,
@@ -385,7 +382,7 @@ impl Feed {
             trimmable: Arc::clone(&self.trimmable),
             isolate_upto: 0,
             alone_upto: 0,
-        }))
+        })
     }
 
     /// Passes all cuts and finishes the schema. False when it was told to stop before. With tables held back the

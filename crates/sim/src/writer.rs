@@ -5,7 +5,7 @@ use connector::{
     ApplyError, Block, ChunkStream, Claim, Error, ErrorKind, Finding, Format, Hold, NativeSchema, Owner,
     Progress, Quarantined, Record, Refusal, Result, Retry, RowChange, RowCut, Step,
 };
-use model::{Catalog, Chunk, Cut, Key, Loaded, Position, Row as Cells, Sequence, Table, TableName};
+use model::{Catalog, Chunk, Cut, Loaded, Position, Row as Cells, Sequence, Table, TableName};
 
 use crate::check::invariant;
 use crate::tables::{self, Row};
@@ -360,14 +360,13 @@ impl connector::Applier for Applier {
             .await
     }
 
-    async fn write_fetched(&mut self, table: usize, key: &Key, row: Option<&Cells>, cut: &Cut) -> Result<()> {
-        let id = tables::id(key);
+    async fn write_fetched(&mut self, table: usize, row: Option<&Cells>, cut: &RowCut) -> Result<()> {
+        let id = tables::id(&cut.key);
         let row = row.and_then(Row::whole);
-        let record = RowCut { table: tables::name(table), key: key.clone(), cut: cut.clone() };
         self.alone("write a fetched row", |inner, next| {
             next.put_fetched(table, id, row.clone());
-            next.row_cuts.retain(|old| old.table != record.table || old.key != record.key);
-            next.row_cuts.push(record);
+            next.row_cuts.retain(|old| old.table != cut.table || old.key != cut.key);
+            next.row_cuts.push(cut.clone());
             inner.fetched(table, id, row);
         })
         .await

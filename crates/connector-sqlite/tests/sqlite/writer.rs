@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use connector::{
     ApplyError, Block, ChunkStream, ErrorKind, Format, Net, Owner, Progress, Quarantined, Result, Retry,
-    RowChange, RowUpdate, Slicing, Step, Writer,
+    RowChange, RowCut, RowUpdate, Slicing, Step, Writer,
 };
 use model::{
     Catalog, Chunk, Column, Cut, Identity, Key, Kind, Position, Range, Row, Sequence, Table, TableName, Value,
@@ -215,13 +215,18 @@ async fn a_change_that_does_not_hit_exactly_one_row_is_refused() {
     };
     applier.hold(&quarantined, 2).await.unwrap();
     applier.hold(&quarantined, 5).await.unwrap();
-    let cut = Cut::Prefix { order: 77 };
-    applier.write_fetched(0, &key(2), Some(&row(2, 21, "fetched")), &cut).await.unwrap();
-    applier.write_fetched(0, &key(8), None, &cut).await.unwrap();
+    let cut = |id| RowCut {
+        table: catalog.tables[0].name.clone(),
+        key: key(id),
+        cut: Cut::Prefix { order: 77 },
+        settled: progress(7).position,
+    };
+    applier.write_fetched(0, Some(&row(2, 21, "fetched")), &cut(2)).await.unwrap();
+    applier.write_fetched(0, None, &cut(8)).await.unwrap();
     let claim = writer.claim("test").await.unwrap();
     assert_eq!((claim.epoch, claim.progress), (2, Some(progress(1))));
     assert_eq!(claim.holds.iter().map(|hold| hold.from_seq).collect::<Vec<_>>(), [2]);
-    assert_eq!(claim.row_cuts.iter().map(|row| row.key.clone()).collect::<Vec<_>>(), [key(2), key(8)]);
+    assert_eq!(claim.row_cuts, [cut(2), cut(8)]);
     let target = scratch.open("target.db");
     assert_eq!(rows(&target, "SELECT v FROM t"), ["Text(\"a\")", "Text(\"fetched\")"]);
 }

@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::Interrupt;
 use super::apart::{OpenGroups, Touched};
 use crate::error::Error;
 use crate::meter::Meter;
@@ -72,15 +71,6 @@ pub(crate) enum LaneError {
     Failed(Error),
 }
 
-impl LaneError {
-    pub(crate) fn interrupt(self, upto: u64) -> Interrupt {
-        match self {
-            LaneError::Refused(refusal) => Interrupt::Refused { refusal, upto },
-            LaneError::Failed(error) => Interrupt::Failed(error),
-        }
-    }
-}
-
 impl Lanes {
     /// One lane for each applier; `applied` is the last transaction that the target has.
     pub(crate) fn open(
@@ -125,7 +115,7 @@ impl Lanes {
         }
     }
 
-    /// The last transaction that is committed. Also changes, to the same, when a lane has failed.
+    /// The last transaction that is committed.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
     }
@@ -167,11 +157,17 @@ impl Lanes {
         self.tasks.len() < self.pieces.len()
     }
 
-    pub(crate) async fn failed(self, upto: u64) -> Interrupt {
-        match self.close().await {
-            Err(error) => error.interrupt(upto),
-            Ok(()) => Interrupt::Failed(Error::Task { what: "applies", reason: "it ended early".into() }),
+    /// Waits for the end of a lane, which none comes to by itself.
+    pub(crate) async fn ended(&mut self) {
+        if let Some(ended) = self.tasks.join_next().await {
+            self.note(ended);
         }
+    }
+
+    /// Why a lane has ended.
+    pub(crate) async fn failed(self) -> LaneError {
+        let early = Error::Task { what: "applies", reason: "it ended early".into() };
+        self.close().await.err().unwrap_or(LaneError::Failed(early))
     }
 
     /// Lets what was sent be written, and ends.
@@ -190,8 +186,6 @@ impl Lanes {
             Ok(Err(ApplyError::Failed(error))) => LaneError::Failed(error.into()),
             Err(error) => LaneError::Failed(Error::Task { what: "applies", reason: error.to_string() }),
         };
-        // One that panicked could not say so itself, and the others would wait for its commit.
-        self.halt.send_replace(true);
         if self.outcome.is_ok() {
             self.outcome = Err(error);
         }
@@ -226,7 +220,6 @@ impl Work {
                 Ok(false) => break,
                 Err(error) => {
                     self.halt.send_replace(true);
-                    self.commits.send_modify(|_| {});
                     return Err(error);
                 }
             }
@@ -270,6 +263,15 @@ impl Work {
     }
 }
 
+/// Those that wait for the commit of a lane that panicked would wait for ever.
+impl Drop for Work {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.halt.send_replace(true);
+        }
+    }
+}
+
 /// How many changes the target takes in the time that a group may last: long enough that commits cost little, short
 /// enough that the progress is seen to move.
 struct GroupSize {
@@ -303,7 +305,73 @@ fn next(size: u64, changes: u64, time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use connector::{Quarantined, Record, RowCut};
+    use model::{Position, Row, TableName};
+
     use super::*;
+    use crate::machine::Machine;
+
+    /// A session whose commits panic; what it is not asked for here it has no answer to.
+    #[derive(Default)]
+    struct Panics(Record);
+
+    #[async_trait]
+    impl Applier for Panics {
+        fn record(&self) -> &Record {
+            &self.0
+        }
+
+        async fn write(&mut self, _steps: &[Step]) -> Result<(), ApplyError> {
+            Ok(())
+        }
+
+        fn rows_collide(&self, _table: usize) -> bool {
+            false
+        }
+
+        async fn commit(&mut self, _after: u64, _progress: &Progress) -> connector::Result<()> {
+            panic!("on purpose");
+        }
+
+        async fn rollback(&mut self) -> connector::Result<()> {
+            Ok(())
+        }
+
+        async fn write_fetched(&mut self, _: usize, _: Option<&Row>, _: &RowCut) -> connector::Result<()> {
+            unimplemented!()
+        }
+
+        async fn hold(&mut self, _: &Quarantined, _: u64) -> connector::Result<()> {
+            unimplemented!()
+        }
+
+        async fn release_hold(&mut self, _: &TableName) -> connector::Result<()> {
+            unimplemented!()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_panics_ends_those_that_wait_for_it() {
+        let meter = Arc::new(Meter::new("test", Machine::real().clock));
+        let appliers: Vec<Box<dyn Applier>> = vec![Box::<Panics>::default(), Box::<Panics>::default()];
+        let mut lanes = Lanes::open(appliers, &Arc::default(), 0, 0, 1, &meter);
+        let mut seq = 0;
+        let failed = async {
+            loop {
+                seq += 1;
+                let position = Position { order: seq, text: String::new() };
+                let progress = Progress { seq, position };
+                let commit = Commit { progress, committed_us: 0, transactions: 1, changes: HashMap::new() };
+                if !lanes.send(Slice { steps: Vec::new(), commit: Some(commit), first: true }).await {
+                    break lanes.failed().await;
+                }
+            }
+        };
+        let failed = tokio::time::timeout(Duration::from_secs(10), failed).await;
+        let Ok(LaneError::Failed(Error::Task { reason, .. })) = failed else { panic!("{failed:?}") };
+        assert!(reason.contains("panicked"), "{reason}");
+    }
 
     #[test]
     fn groups_follow_the_targets_latency() {
