@@ -35,7 +35,7 @@ const STATUS_SOON: Duration = Duration::from_secs(1);
 const EVENTS_MAX: usize = 4096;
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// After something has come, more is waited for so long before it is read. The server sends every change alone, and waking
-/// a reader by each costs it more than decoding: with this pause it decodes almost three times as much in a second
+/// a reader by each costs it more than decoding: with this pause it decodes more than twice as much in a second
 /// (bench/RESULTS.md, capture). A few milliseconds would be too long: the socket's buffers fill, and the server waits for us.
 const GATHER: Duration = Duration::from_micros(500);
 /// So much at once is worth reading; waiting for more could fill the socket's buffers.
