@@ -1,18 +1,15 @@
 //! Creates the target's schema in the order that a live copy needs: bare tables, then keys, then everything else.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::slice;
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use bytes::Bytes;
-use connector::{Error, ErrorKind, NativeSchema, Owner, Result, SchemaItem, failpoint};
+use connector::{Copied, Error, ErrorKind, NativeSchema, Owner, Result, SchemaItem, failpoint};
 use model::{Catalog, Kind, Table, TableName, Value};
-use tokio::sync::Mutex;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
+use crate::build::{self, Job};
 use crate::catalog::Cells;
-use crate::error::sqlstate;
 use crate::records::{self, text};
 use crate::statement::{Target, TargetColumn};
 use crate::url::Settings;
@@ -250,18 +247,24 @@ pub(crate) async fn keys(
     owner: &Owner,
     catalog: &Catalog,
     native: Option<&NativeSchema>,
+    copied: watch::Receiver<Copied>,
     builders: usize,
 ) -> Result<()> {
     let mut client = session::plain(settings, &owner.stream).await?;
     client.doing("create the target's keys");
     if records::has_item(&mut client, owner, BEFORE).await? {
-        let items = match native {
-            Some(native) if native.dialect == DIALECT => native.keys.clone(),
-            _ => generated_keys(&mut client, catalog).await?,
+        let (keys, plain) = match native {
+            Some(native) if native.dialect == DIALECT => {
+                let plain = native.after.iter().filter(|item| restricts_nothing(item));
+                (native.keys.clone(), plain.cloned().collect())
+            }
+            _ => (generated_keys(&mut client, catalog).await?, Vec::new()),
         };
-        let jobs = batches(missing(&mut client, owner, items).await?, catalog);
-        side_by_side(settings, owner, jobs, builders).await?;
+        let mut jobs = Job::of(missing(&mut client, owner, keys).await?, catalog, false);
+        jobs.extend(Job::of(missing(&mut client, owner, plain).await?, catalog, true));
+        build::side_by_side(settings, owner, catalog, jobs, &copied, builders).await?;
     }
+    Copied::all(copied).await;
     have_keys(&mut client, catalog).await
 }
 
@@ -355,6 +358,7 @@ pub(crate) async fn finish(
 ) -> Result<Vec<(String, String)>> {
     let mut left_out = Vec::new();
     let mut proofs = Vec::new();
+    let whole = Copied::whole();
     let mut client = session::plain(settings, &owner.stream).await?;
     client.doing("finish the target's schema");
     let ours = records::has_item(&mut client, owner, BEFORE).await?;
@@ -364,29 +368,30 @@ pub(crate) async fn finish(
             .iter()
             .cloned()
             .partition(|item| matches!(item.kind.as_str(), "INDEX" | "CONSTRAINT"));
-        let indexes = batches(missing(&mut client, owner, indexes).await?, catalog);
-        side_by_side(settings, owner, indexes, builders).await?;
+        let indexes = Job::of(missing(&mut client, owner, indexes).await?, catalog, false);
+        build::side_by_side(settings, owner, catalog, indexes, &whole, builders).await?;
         proofs = rest.iter_mut().filter_map(prove_later).collect();
-        for batch in missing(&mut client, owner, rest).await?.chunks(BATCH_ITEMS) {
-            left_out.extend(build(&mut client, owner, batch).await?);
+        for batch in missing(&mut client, owner, rest).await?.chunks(build::BATCH_ITEMS) {
+            left_out.extend(build::create(&mut client, owner, batch).await?);
             failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
         }
     } else if let Some(native) = native.filter(|native| native.dialect != DIALECT && ours) {
         let unique = generated_unique(&mut client, catalog).await?;
-        let unique = batches(missing(&mut client, owner, unique).await?, catalog);
-        side_by_side(settings, owner, unique, builders).await?;
+        let unique = Job::of(missing(&mut client, owner, unique).await?, catalog, false);
+        build::side_by_side(settings, owner, catalog, unique, &whole, builders).await?;
         for item in &native.after {
             let reason = "it is written in another engine's words; create it by hand".to_owned();
-            left_out.push((label(item), reason));
+            left_out.push((build::label(item), reason));
         }
     }
     failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
     // What was left out is not there to be proved.
     proofs.retain(|proof| !left_out.iter().any(|(item, _)| *item == proof.constraint));
-    let proofs_of: HashSet<&TableName> = proofs.iter().flat_map(|proof| &proof.tables).collect();
-    side_by_side(settings, owner, statistics(&mut client, catalog, &proofs_of).await?, builders).await?;
+    let statistics = statistics(&mut client, catalog).await?;
+    build::side_by_side(settings, owner, catalog, statistics, &whole, builders).await?;
     let proofs = missing(&mut client, owner, proofs.into_iter().map(|proof| proof.item).collect()).await?;
-    side_by_side(settings, owner, batches(proofs, catalog), builders).await?;
+    let proofs = Job::of(proofs, catalog, false);
+    build::side_by_side(settings, owner, catalog, proofs, &whole, builders).await?;
     let finished = client
         .query(
             "UPDATE crossfade.progress SET finished = true WHERE stream = $1 AND epoch = $2 RETURNING 1",
@@ -396,10 +401,14 @@ pub(crate) async fn finish(
     if finished.is_empty() { Err(records::fenced(owner)) } else { Ok(left_out) }
 }
 
+/// Whether an index can be there while rows of different cuts still meet.
+fn restricts_nothing(item: &SchemaItem) -> bool {
+    item.kind == "INDEX" && item.sql.starts_with("CREATE INDEX ")
+}
+
 /// That the rows agree with a foreign key, still to be proved.
 struct Proof {
     constraint: String,
-    tables: [TableName; 2],
     item: SchemaItem,
 }
 
@@ -412,197 +421,25 @@ fn prove_later(item: &mut SchemaItem) -> Option<Proof> {
     let key = dump::foreign_key(&item.sql)?;
     item.sql = key.unproved;
     let proof = SchemaItem { kind: "PROOF".into(), name: item.name.clone(), sql: key.proof };
-    Some(Proof { constraint: label(item), tables: key.tables, item: proof })
+    Some(Proof { constraint: build::label(item), item: proof })
 }
 
-/// Gathers what the planner wants to know. A table that a foreign key is proved of is vacuumed as well: then the proof reads
-/// the indexes alone.
-async fn statistics(
-    client: &mut Client,
-    catalog: &Catalog,
-    proofs_of: &HashSet<&TableName>,
-) -> Result<VecDeque<Job>> {
+/// Gathers what the planner wants to know.
+async fn statistics(client: &mut Client, catalog: &Catalog) -> Result<Vec<Job>> {
     let names = target_names(client, catalog).await?;
     let mut tables: Vec<(&Table, &TableName)> = catalog.tables.iter().zip(&names).collect();
     tables.sort_by_key(|(table, _)| Reverse(table.bytes));
-    let (large, small) = tables.split_at(tables.partition_point(|(table, _)| table.bytes > SMALL_BYTES));
-    let mut jobs = VecDeque::new();
-    for (table, name) in large {
-        let name = sql::table(name);
-        jobs.push_back(Job::Repeatable(match proofs_of.contains(&table.name) {
-            true => format!("VACUUM (ANALYZE, TRUNCATE false) {name}"),
-            false => format!("ANALYZE {name}"),
-        }));
-    }
-    for batch in small.chunks(BATCH_ITEMS) {
-        let names = sql::list(batch, |(_, name)| sql::table(name));
-        jobs.push_back(Job::Repeatable(format!("ANALYZE {names}")));
-    }
-    Ok(jobs)
-}
-
-/// What one builder does before it asks for more.
-enum Job {
-    /// Created in one transaction with their records.
-    Items(Vec<SchemaItem>),
-    /// Outside a transaction and without a record: it may be done again.
-    Repeatable(String),
+    let (large, small) =
+        tables.split_at(tables.partition_point(|(table, _)| table.bytes > build::SMALL_BYTES));
+    Ok(large
+        .chunks(1)
+        .chain(small.chunks(build::BATCH_ITEMS))
+        .map(|batch| Job::repeatable(format!("ANALYZE {}", sql::list(batch, |(_, name)| sql::table(name)))))
+        .collect())
 }
 
 async fn missing(client: &mut Client, owner: &Owner, mut items: Vec<SchemaItem>) -> Result<Vec<SchemaItem>> {
     let known = records::items(client, owner).await?;
-    items.retain(|item| !known.contains(&label(item)));
+    items.retain(|item| !known.contains(&build::label(item)));
     Ok(items)
-}
-
-/// Does jobs that do not need one another with so many sessions, each with its share of the maintenance memory. All must
-/// succeed.
-async fn side_by_side(
-    settings: &Settings,
-    owner: &Owner,
-    jobs: VecDeque<Job>,
-    builders: usize,
-) -> Result<()> {
-    let builders = builders.min(jobs.len());
-    let queue = Arc::new(Mutex::new(jobs));
-    let mut working = JoinSet::new();
-    for _ in 0..builders {
-        let (settings, owner, queue) = (settings.clone(), owner.clone(), Arc::clone(&queue));
-        working.spawn(async move {
-            let client = session::building(&settings, &owner.stream, builders).await?;
-            work(client, &owner, &queue).await
-        });
-    }
-    while let Some(ended) = working.join_next().await {
-        match ended {
-            Ok(result) => result?,
-            Err(error) => {
-                return Err(Error::new(ErrorKind::Database, "build an index on the target").source(error));
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn work(mut client: Client, owner: &Owner, queue: &Mutex<VecDeque<Job>>) -> Result<()> {
-    client.doing("build an index on the target");
-    loop {
-        let Some(job) = queue.lock().await.pop_front() else { return Ok(()) };
-        let items = match job {
-            Job::Items(items) => items,
-            Job::Repeatable(statement) => {
-                client.simple(&statement).await?;
-                continue;
-            }
-        };
-        if let Some((item, reason)) = build(&mut client, owner, &items).await?.into_iter().next() {
-            return Err(Error::new(ErrorKind::Schema, "build an index on the target")
-                .with("index", item)
-                .with("the target said", reason));
-        }
-        failpoint::hit(failpoint::FINISH_BETWEEN_ITEMS);
-    }
-}
-
-/// The items of a table larger than this are built one at a time, each in a transaction of its own.
-const SMALL_BYTES: u64 = 1 << 20;
-
-/// For small tables a transaction of its own costs more than the item.
-const BATCH_ITEMS: usize = 100;
-
-/// Largest tables first, so that no builder is left alone with one at the end. A table's small items stay together: two
-/// builders then meet on one table at most, and cannot wait for each other.
-fn batches(items: Vec<SchemaItem>, catalog: &Catalog) -> VecDeque<Job> {
-    let sized = |item: SchemaItem| {
-        let table = dump::subject(&item.sql);
-        let planned = table.as_ref().and_then(|table| catalog.table(table));
-        (Reverse(planned.map_or(0, |planned| planned.bytes)), table, item)
-    };
-    let mut sized: Vec<_> = items.into_iter().map(sized).collect();
-    sized.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    let mut small =
-        sized.split_off(sized.partition_point(|(Reverse(bytes), ..)| *bytes > SMALL_BYTES)).into_iter();
-    let mut jobs: VecDeque<Job> = sized.into_iter().map(|(_, _, item)| Job::Items(vec![item])).collect();
-    loop {
-        let batch: Vec<SchemaItem> = small.by_ref().take(BATCH_ITEMS).map(|(_, _, item)| item).collect();
-        if batch.is_empty() {
-            return jobs;
-        }
-        jobs.push_back(Job::Items(batch));
-    }
-}
-
-fn label(item: &SchemaItem) -> String {
-    format!("{} {}", item.kind, item.name)
-}
-
-/// Creates items together with their records. Where one of them fails each is created alone, to tell which one it is.
-/// Returns those that need something that is not there, each with what the target said.
-async fn build(client: &mut Client, owner: &Owner, items: &[SchemaItem]) -> Result<Vec<(String, String)>> {
-    let Err(error) = in_one_transaction(client, owner, items).await else { return Ok(Vec::new()) };
-    if !client.is_usable() {
-        return Err(error.with("item", sql::list(items.iter().take(3), label)));
-    }
-    client.execute("ROLLBACK").await?;
-    let [item] = items else {
-        let mut left_out = Vec::new();
-        for item in items {
-            left_out.extend(Box::pin(build(client, owner, slice::from_ref(item))).await?);
-        }
-        return Ok(left_out);
-    };
-    // undefined_table, undefined_column, undefined_object, undefined_function, invalid_schema_name
-    match sqlstate(&error) {
-        Some("42P01" | "42703" | "42704" | "42883" | "3F000") => {
-            let reason =
-                crate::error::db_error(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Ok(vec![(label(item), reason)])
-        }
-        _ => Err(error.with("item", label(item))),
-    }
-}
-
-async fn in_one_transaction(client: &mut Client, owner: &Owner, items: &[SchemaItem]) -> Result<()> {
-    let statements = items.iter().map(|item| item.sql.as_str()).collect::<Vec<_>>().join(";\n");
-    client.simple(&format!("BEGIN;\n{statements}")).await?;
-    records::note_items(client, owner, items.iter().map(label)).await?;
-    records::fence(client, owner).await?;
-    crate::writer::commit(client).await
-}
-
-#[cfg(test)]
-mod tests {
-    use model::Identity;
-
-    use super::*;
-
-    #[test]
-    fn large_tables_come_first_and_alone_and_small_ones_together() {
-        let table = |name: &str, bytes: u64| Table {
-            name: TableName::new("s", name),
-            source_id: 0,
-            columns: Vec::new(),
-            identity: Identity::WholeRow,
-            unique: Vec::new(),
-            root: None,
-            rows_estimate: None,
-            bytes,
-        };
-        let catalog = Catalog { tables: vec![table("a", 1), table("b", 1), table("big", 1 << 30)] };
-        let item = |index: &str, table: &str| SchemaItem {
-            kind: "INDEX".into(),
-            name: format!("s.{index}"),
-            sql: format!("CREATE INDEX {index} ON s.{table} USING btree (v);"),
-        };
-        let items =
-            vec![item("b1", "b"), item("a1", "a"), item("x", "big"), item("b2", "b"), item("y", "big")];
-        let names: Vec<Vec<String>> = batches(items, &catalog)
-            .into_iter()
-            .map(|job| match job {
-                Job::Items(items) => items.into_iter().map(|item| item.name).collect(),
-                Job::Repeatable(statement) => vec![statement],
-            })
-            .collect();
-        assert_eq!(names, [vec!["s.x"], vec!["s.y"], vec!["s.a1", "s.b1", "s.b2"]]);
-    }
 }

@@ -244,8 +244,6 @@ pub(crate) struct ForeignKey {
     /// Creates it without looking at the rows that are there.
     pub(crate) unproved: String,
     pub(crate) proof: String,
-    /// The one that refers and the one that is referred to.
-    pub(crate) tables: [TableName; 2],
 }
 
 /// `None` where the source has not proved it either, and for partitioned tables, which must prove theirs at once.
@@ -254,12 +252,10 @@ pub(crate) fn foreign_key(sql: &str) -> Option<ForeignKey> {
     let (table, constraint) = statement.split_once("\n    ADD CONSTRAINT ")?;
     let (_, rest) = identifier(constraint)?;
     let name = &constraint[..constraint.len() - rest.len()];
-    let from = qualified(table.strip_prefix("ALTER TABLE ONLY ")?)?;
-    let to = qualified(rest.split_once(" REFERENCES ")?.1)?;
+    table.strip_prefix("ALTER TABLE ONLY ")?;
     Some(ForeignKey {
         unproved: format!("{statement} NOT VALID;"),
         proof: format!("{table} VALIDATE CONSTRAINT {name};"),
-        tables: [from, to],
     })
 }
 
@@ -373,7 +369,6 @@ CREATE UNIQUE INDEX t_email ON public.t USING btree (email);
             Some(ForeignKey {
                 unproved: format!("{add} NOT VALID;"),
                 proof: "ALTER TABLE ONLY s.t VALIDATE CONSTRAINT \"f k\";".to_owned(),
-                tables: [TableName::new("s", "t"), TableName::new("s", "u")],
             })
         );
         assert_eq!(foreign_key(&format!("{add} NOT VALID;")), None);

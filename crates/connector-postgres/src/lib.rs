@@ -6,6 +6,7 @@
 //! Writing: `create`, `apply` (with `statement`, `encode`, `fit`), `records`, gathered in `writer`.
 
 mod apply;
+mod build;
 mod catalog;
 mod check;
 mod copy;

@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::BytesMut;
 use connector::{
-    Applier, Block, ChunkStream, Claim, Error, ErrorKind, Finding, Format, NativeSchema, Owner, Result,
-    Retry, Writer, failpoint,
+    Applier, Block, ChunkStream, Claim, Copied, Error, ErrorKind, Finding, Format, NativeSchema, Owner,
+    Result, Retry, Writer, failpoint,
 };
 use model::{Catalog, Chunk, Cut, Loaded, Position, Sequence, Table, TableName};
+use tokio::sync::watch;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::apply::PostgresApplier;
@@ -167,9 +168,10 @@ impl Writer for PostgresWriter {
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        copied: watch::Receiver<Copied>,
         builders: usize,
     ) -> Result<()> {
-        create::keys(&self.settings, owner, catalog, native, builders).await
+        create::keys(&self.settings, owner, catalog, native, copied, builders).await
     }
 
     async fn finish(
@@ -210,7 +212,7 @@ pub(crate) async fn commit(client: &mut Client) -> Result<()> {
     })
 }
 
-struct Copied {
+struct Written {
     rows: u64,
     bytes: u64,
     checksum: u64,
@@ -221,7 +223,7 @@ async fn copy_in(
     table: &Table,
     format: Format,
     data: &mut dyn ChunkStream,
-) -> Result<Copied> {
+) -> Result<Written> {
     let name = create::target_name(client, &table.name).await?;
     let stored: Vec<usize> = table.stored().collect();
     let columns = sql::list(&stored, |&at| sql::ident(&table.columns[at].name));
@@ -257,7 +259,7 @@ async fn copy_in(
         }
     }
     let rows = client.copy_in_finish().await?;
-    Ok(Copied { rows, bytes, checksum: hash.digest() })
+    Ok(Written { rows, bytes, checksum: hash.digest() })
 }
 
 /// Records the chunk and holds the next claim off until this transaction has ended, in one statement (see

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use connector::failpoint::{self, APPLY_BEFORE_COMMIT, APPLY_COMMIT_UNANSWERED};
 use connector::{
-    Applier, ApplyError, ChunkStream, Claim, Error, ErrorKind, Finding, Format, NativeSchema, Owner,
+    Applier, ApplyError, ChunkStream, Claim, Copied, Error, ErrorKind, Finding, Format, NativeSchema, Owner,
     Progress, Quarantined, Record, Result, RowCut, Step, Writer,
 };
 use model::{Catalog, Chunk, Cut, Loaded, Position, Row, Sequence, Table, TableName};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::apply::Statements;
 use crate::database::{self, Session, blocking, open_target};
@@ -156,8 +156,11 @@ impl Writer for SqliteWriter {
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        copied: watch::Receiver<Copied>,
         _builders: usize,
     ) -> Result<()> {
+        // A file has one writer at a time: until then that is the copy.
+        Copied::all(copied).await;
         let (owner, catalog, native) = (owner.clone(), catalog.clone(), native.cloned());
         self.run(move |connection| target::create_keys(connection, &owner, &catalog, native.as_ref())).await
     }

@@ -22,6 +22,6 @@ pub use reader::{
 pub use schema::{NativeSchema, SchemaItem};
 pub use selection::Selection;
 pub use writer::{
-    Applier, ApplyError, Claim, Hold, Net, Owner, Progress, Quarantined, Record, Refusal, RowChange, RowCut,
-    RowUpdate, Step, Writer,
+    Applier, ApplyError, Claim, Copied, Hold, Net, Owner, Progress, Quarantined, Record, Refusal, RowChange,
+    RowCut, RowUpdate, Step, Writer,
 };

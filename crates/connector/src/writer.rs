@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use model::{Catalog, Chunk, Cut, Key, Loaded, Position, Row, Sequence, Table, TableName};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::{ChunkStream, Error, Finding, Format, NativeSchema, Result};
 
@@ -59,18 +60,20 @@ pub trait Writer: Send + Sync {
     /// Empties a table and forgets its chunks, in one transaction.
     async fn reset(&self, owner: &Owner, table: &Table) -> Result<()>;
 
-    /// Creates what finds rows by key, up to `builders` at a time. Idempotent.
+    /// Creates what finds rows by key, up to `builders` at a time, of each table once it is copied; where nothing speaks
+    /// against it also indexes that restrict nothing. Returns when all is copied and every table has its key. Idempotent.
     async fn create_keys(
         &self,
         owner: &Owner,
         catalog: &Catalog,
         native: Option<&NativeSchema>,
+        copied: watch::Receiver<Copied>,
         builders: usize,
     ) -> Result<()>;
 
-    /// Creates everything else of the schema, once all cuts are settled, up to `builders` items at a time. Idempotent, also after a crash between two
-    /// items. Returns the items that the target refused and that hold no rows back (a view over a table that
-    /// is not migrated), each with the reason.
+    /// Creates everything else of the schema, once all cuts are settled, up to `builders` items at a time. Idempotent, also
+    /// after a crash between two items. Returns the items that the target refused and that hold no rows back (a view over a
+    /// table that is not migrated), each with the reason.
     async fn finish(
         &self,
         owner: &Owner,
@@ -89,6 +92,40 @@ pub trait Writer: Send + Sync {
 
     /// Moves sequences to at least these values; never backwards.
     async fn advance_sequences(&self, owner: &Owner, sequences: &[Sequence]) -> Result<()>;
+}
+
+/// How far the copy has come, for those who build upon its rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Large tables that are complete, by catalog index.
+    pub tables: Vec<usize>,
+    /// Every table is complete.
+    pub all: bool,
+    /// The source has written little since the copy began: an index that is there before these changes are applied costs
+    /// less than it saves.
+    pub quiet: bool,
+}
+
+impl Copied {
+    /// As it is at the end.
+    pub fn whole() -> watch::Receiver<Copied> {
+        watch::channel(Copied { tables: Vec::new(), all: true, quiet: true }).1
+    }
+
+    /// Waits for the next of it. Nothing comes any more from a copy that has been given up: then the waiting is given up
+    /// with it, from outside.
+    pub async fn more(copied: &mut watch::Receiver<Copied>) {
+        if copied.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until every table is complete.
+    pub async fn all(mut copied: watch::Receiver<Copied>) {
+        while !copied.borrow_and_update().all {
+            Copied::more(&mut copied).await;
+        }
+    }
 }
 
 /// Who writes: the stream (the migration's name) and the epoch that the claim gave.

@@ -195,7 +195,7 @@ impl Applying {
         if fingerprint(ledger) != self.chunks {
             return Err(Error::TargetWentBack { what: "its chunks are not those that were copied".into() });
         }
-        let index = |name: &TableName| self.catalog.tables.iter().position(|table| table.name == *name);
+        let index = |name: &TableName| self.catalog.position(name);
         self.held =
             record.holds.iter().filter_map(|hold| Some((index(&hold.table)?, hold.from_seq))).collect();
         for hold in &record.holds {

@@ -4,11 +4,11 @@
 //! begins again) or by key ranges under as many cuts as it takes (survives waves and crashes range by range). The
 //! chunk ledger on the target says what is done; nothing else is believed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector::{ErrorKind, Format, Owner, Reader, Slicing, Wave, Writer, failpoint};
+use connector::{Copied, ErrorKind, Format, Owner, Reader, Slicing, Wave, Writer, failpoint};
 use model::{Catalog, Chunk, Key, Loaded, Range, Table, mutant};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::capture::chain;
 use crate::error::Error;
+use crate::journal::Journal;
 use crate::meter::Meter;
 use crate::pace::Pace;
 use crate::plan::{by_table, fit_together, gaps, incomplete};
@@ -33,6 +34,9 @@ pub(crate) struct Copying {
     pub(crate) meter: Arc<Meter>,
     pub(crate) pace: Arc<Pace>,
     pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) copied: watch::Sender<Copied>,
+    /// What the source has written meanwhile.
+    pub(crate) journal: Journal,
 }
 
 impl Copying {
@@ -47,8 +51,10 @@ impl Copying {
             // In order, as the catalog is.
             for at in (0..this.catalog.tables.len()).filter(|at| incomplete.binary_search(at).is_err()) {
                 this.meter.table_phase(at, TablePhase::Copied);
+                this.table_copied(at);
             }
             if incomplete.is_empty() {
+                this.all_copied();
                 return Ok(Some(ledger));
             }
             if *this.stop.borrow() {
@@ -85,6 +91,34 @@ impl Copying {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Says so where the table is large enough for its indexes to be worth an early beginning.
+    fn table_copied(&self, at: usize) {
+        if self.catalog.tables[at].bytes < LARGE_BYTES {
+            return;
+        }
+        self.copied.send_if_modified(|copied| {
+            let new = !copied.tables.contains(&at);
+            if new {
+                copied.tables.push(at);
+                copied.quiet = self.is_quiet(copied.tables.iter().map(|&at| &self.catalog.tables[at]));
+            }
+            new
+        });
+    }
+
+    fn all_copied(&self) {
+        self.copied.send_modify(|copied| {
+            copied.all = true;
+            copied.quiet = self.is_quiet(&self.catalog.tables);
+        });
+    }
+
+    /// Whether the source has written little, as far as it is known, beside the rows of these tables.
+    fn is_quiet<'a>(&self, tables: impl IntoIterator<Item = &'a Table>) -> bool {
+        let bytes: u64 = tables.into_iter().map(|table| table.bytes).sum();
+        self.journal.bytes_after(0) < bytes / QUIET_PART
     }
 
     /// `None` when it was told to stop before the target answered.
@@ -213,7 +247,12 @@ impl Copying {
                 copied = self.chunk(wave, &job) => copied,
             };
             match copied {
-                Ok(chunk) => loaded.push(chunk),
+                Ok(chunk) => {
+                    loaded.push(chunk);
+                    if queue.lock().await.done(job.table) {
+                        self.table_copied(job.table);
+                    }
+                }
                 Err(Error::Connector(error)) if !can_retry(&error) => {
                     return (loaded, Err(self.explain(error).await));
                 }
@@ -260,6 +299,24 @@ impl Copying {
     }
 }
 
+/// An index of fewer rows is built within a second or two, when everything is copied.
+const LARGE_BYTES: u64 = 64 << 20;
+
+/// With changes of less than this part of the rows, indexes cost less when they are there before the changes are applied: none
+/// of the time for building them is then spent after the copy.
+const QUIET_PART: u64 = 16;
+
+/// Every stream gets several chunks of a table, so that none is left alone with a long last one.
+fn chunk_bytes(settings: &Settings, table: &Table) -> u64 {
+    let share = table.bytes / (CHUNKS_PER_STREAM * settings.copy_streams.max(1) as u64);
+    share.max(CHUNK_BYTES_MIN).min(settings.chunk_bytes)
+}
+
+const CHUNKS_PER_STREAM: u64 = 8;
+
+/// In less than this a chunk's own cost, of a commit and a record, is felt.
+const CHUNK_BYTES_MIN: u64 = 8 << 20;
+
 struct Job {
     table: usize,
     chunk: Chunk,
@@ -268,6 +325,8 @@ struct Job {
 /// What a wave still has to do, largest tables first so that the tail is short.
 struct Queue {
     jobs: VecDeque<Job>,
+    /// By table, the chunks that are planned and not loaded yet.
+    pending: HashMap<usize, usize>,
     /// Tables under one cut that are not planned yet, smallest first.
     one_cut: Vec<usize>,
     by_keys: VecDeque<KeyTable>,
@@ -309,6 +368,7 @@ impl Queue {
         let seconds = copying.settings.wave_seconds_max;
         Queue {
             jobs: VecDeque::new(),
+            pending: HashMap::new(),
             one_cut,
             by_keys,
             deadline: Instant::now() + Duration::from_secs(seconds),
@@ -326,7 +386,15 @@ impl Queue {
 
     fn give_up(&mut self, table: usize) {
         self.jobs.retain(|job| job.table != table);
+        self.pending.remove(&table);
         self.by_keys.retain(|keyed| keyed.table != table);
+    }
+
+    /// A chunk of this table is loaded. True when it was the table's last.
+    fn done(&mut self, table: usize) -> bool {
+        let Some(pending) = self.pending.get_mut(&table) else { return false };
+        *pending -= 1;
+        *pending == 0 && !self.by_keys.iter().any(|keyed| keyed.table == table && !keyed.gaps.is_empty())
     }
 
     async fn next(&mut self, copying: &Copying, wave: &dyn Wave) -> Result<Option<Job>, Error> {
@@ -347,9 +415,10 @@ impl Queue {
 
     async fn plan_one_cut(&mut self, copying: &Copying, wave: &dyn Wave, at: usize) -> Result<(), Error> {
         let table = &copying.catalog.tables[at];
-        let ranges = wave.plan(table, &Slicing::OneCut, copying.settings.chunk_bytes).await?;
+        let ranges = wave.plan(table, &Slicing::OneCut, chunk_bytes(&copying.settings, table)).await?;
         let last = ranges.len() - 1;
         copying.meter.chunks_planned(at, ranges.len());
+        *self.pending.entry(at).or_default() += ranges.len();
         self.jobs.extend(ranges.into_iter().enumerate().map(|(number, range)| Job {
             table: at,
             chunk: Chunk {
@@ -373,7 +442,7 @@ impl Queue {
         self.planned_any = true;
         let table = &copying.catalog.tables[keyed.table];
         let slicing = Slicing::Keys { after: gap.after, upto: gap.upto.clone(), ranges_max: self.ranges_max };
-        let ranges = wave.plan(table, &slicing, copying.settings.chunk_bytes).await?;
+        let ranges = wave.plan(table, &slicing, chunk_bytes(&copying.settings, table)).await?;
         let mut reached: Option<Option<Key>> = None;
         for range in ranges {
             let Range::Keys { upto, .. } = &range else { continue };
@@ -381,6 +450,7 @@ impl Queue {
             let last = upto.is_none();
             let chunk = Chunk { table: table.name.clone(), number: keyed.next_number, range, last };
             keyed.next_number += 1;
+            *self.pending.entry(keyed.table).or_default() += 1;
             self.jobs.push_back(Job { table: keyed.table, chunk });
         }
         if let Some(reached) = reached

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector::{Claim, ErrorKind, NativeSchema, Owner, Reader, RowCut, Writer, failpoint};
+use connector::{Claim, Copied, ErrorKind, NativeSchema, Owner, Reader, RowCut, Writer, failpoint};
 use model::{Catalog, Loaded, Position, mutant};
 use tokio::sync::watch;
 
@@ -276,20 +276,13 @@ impl Feed {
             }
             failpoint::hit(failpoint::CREATE_AFTER);
         }
-        let Some(ledger) = self.copy(claim.chunks.clone()).await? else { return Ok(Outcome::Stopped) };
+        let copied = watch::channel(Copied::default()).0;
+        let copy = self.copy(claim.chunks.clone(), copied.clone());
         if self.settings.until == Until::Copied {
-            return Ok(Outcome::Copied);
+            return Ok(if copy.await?.is_some() { Outcome::Copied } else { Outcome::Stopped });
         }
-        if !claim.finished {
-            let keyed = self.persist("keys", || {
-                let builders = self.settings.copy_streams;
-                self.writer.create_keys(&self.owner, &self.catalog, self.native.as_ref(), builders)
-            });
-            if keyed.await?.is_none() {
-                return Ok(Outcome::Stopped);
-            }
-            failpoint::hit(failpoint::KEYS_AFTER);
-        }
+        let keys = self.keys(!claim.finished, copied.subscribe());
+        let (Some(ledger), Some(())) = tokio::try_join!(copy, keys)? else { return Ok(Outcome::Stopped) };
         // The log is read in the shape of the plan, so the shape is compared before the first change is applied.
         let Some(now) = self.persist("schema", || self.reader.catalog(&self.settings.selection)).await?
         else {
@@ -319,11 +312,30 @@ impl Feed {
         }
     }
 
-    async fn copy(&self, ledger: Vec<Loaded>) -> Result<Option<Vec<Loaded>>, Error> {
+    /// Creates the keys, each once its table is copied, unless they are there.
+    async fn keys(&self, missing: bool, copied: watch::Receiver<Copied>) -> Result<Option<()>, Error> {
+        if !missing {
+            return Ok(Some(()));
+        }
+        let keyed = self.persist("keys", || {
+            let (native, builders) = (self.native.as_ref(), self.settings.copy_streams);
+            self.writer.create_keys(&self.owner, &self.catalog, native, copied.clone(), builders)
+        });
+        let keyed = keyed.await?;
+        if keyed.is_some() {
+            failpoint::hit(failpoint::KEYS_AFTER);
+        }
+        Ok(keyed)
+    }
+
+    async fn copy(
+        &self,
+        ledger: Vec<Loaded>,
+        copied: watch::Sender<Copied>,
+    ) -> Result<Option<Vec<Loaded>>, Error> {
         self.meter.phase(Phase::Copying);
         for loaded in &ledger {
-            if let Ok(at) = self.catalog.tables.binary_search_by(|table| table.name.cmp(&loaded.chunk.table))
-            {
+            if let Some(at) = self.catalog.position(&loaded.chunk.table) {
                 self.meter.chunk(at, loaded, false);
             }
         }
@@ -337,6 +349,8 @@ impl Feed {
             meter: Arc::clone(&self.meter),
             pace: Arc::clone(&pace),
             stop: self.stop.clone(),
+            copied,
+            journal: self.journal.clone(),
         };
         let ledger = tokio::select! {
             biased;
@@ -354,8 +368,7 @@ impl Feed {
             cuts.settle();
         }
         let newest = settled(ledger, &claim.row_cuts).max().cloned();
-        let index =
-            |name: &model::TableName| self.catalog.tables.iter().position(|table| table.name == *name);
+        let index = |name: &model::TableName| self.catalog.position(name);
         let held: BTreeMap<usize, u64> =
             claim.holds.iter().filter_map(|hold| Some((index(&hold.table)?, hold.from_seq))).collect();
         for hold in &claim.holds {

@@ -145,6 +145,11 @@ impl Table {
 
 impl Catalog {
     pub fn table(&self, name: &TableName) -> Option<&Table> {
-        self.tables.binary_search_by(|table| table.name.cmp(name)).ok().map(|at| &self.tables[at])
+        self.position(name).map(|at| &self.tables[at])
+    }
+
+    /// A table's index.
+    pub fn position(&self, name: &TableName) -> Option<usize> {
+        self.tables.binary_search_by(|table| table.name.cmp(name)).ok()
     }
 }

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use connector::{
-    ApplyError, Block, ChunkStream, Claim, Error, ErrorKind, Finding, Format, Hold, NativeSchema, Owner,
-    Progress, Quarantined, Record, Refusal, Result, Retry, RowChange, RowCut, Step,
+    ApplyError, Block, ChunkStream, Claim, Copied, Error, ErrorKind, Finding, Format, Hold, NativeSchema,
+    Owner, Progress, Quarantined, Record, Refusal, Result, Retry, RowChange, RowCut, Step,
 };
 use model::{Catalog, Chunk, Cut, Loaded, Position, Row as Cells, Sequence, Table, TableName};
+use tokio::sync::watch;
 
 use crate::check::invariant;
 use crate::tables::{self, Row};
@@ -156,8 +157,10 @@ impl connector::Writer for Writer {
         owner: &Owner,
         _catalog: &Catalog,
         _native: Option<&NativeSchema>,
+        copied: watch::Receiver<Copied>,
         _builders: usize,
     ) -> Result<()> {
+        Copied::all(copied).await;
         self.ask("create the keys", |inner| owned(inner, owner, "create the keys")).await
     }
 

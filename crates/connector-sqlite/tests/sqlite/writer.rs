@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use connector::{
-    ApplyError, Block, ChunkStream, ErrorKind, Format, Net, Owner, Progress, Quarantined, Result, Retry,
-    RowChange, RowCut, RowUpdate, Slicing, Step, Writer,
+    ApplyError, Block, ChunkStream, Copied, ErrorKind, Format, Net, Owner, Progress, Quarantined, Result,
+    Retry, RowChange, RowCut, RowUpdate, Slicing, Step, Writer,
 };
 use model::{
     Catalog, Chunk, Column, Cut, Identity, Key, Kind, Position, Range, Row, Sequence, Table, TableName, Value,
@@ -48,7 +48,7 @@ async fn target(scratch: &Scratch, ddl: &str) -> (std::sync::Arc<dyn Writer>, Ow
     let claim = writer.claim("test").await.unwrap();
     let owner = Owner { stream: "test".to_owned(), epoch: claim.epoch };
     writer.create(&owner, &catalog, Some(&native)).await.unwrap();
-    writer.create_keys(&owner, &catalog, Some(&native), 1).await.unwrap();
+    writer.create_keys(&owner, &catalog, Some(&native), Copied::whole(), 1).await.unwrap();
     (writer, owner, catalog)
 }
 
@@ -345,7 +345,7 @@ async fn another_engines_text_is_converted() {
     let mut data = Given(vec![row(["00-1", "1.10", "t", "\\x00ff", "-5"])], 0);
     let loaded = writer.load(&owner, &table, &chunk, &cut, &settled, Format::Rows, &mut data).await.unwrap();
     assert_eq!(loaded.rows, 1);
-    writer.create_keys(&owner, &catalog, None, 1).await.unwrap();
+    writer.create_keys(&owner, &catalog, None, Copied::whole(), 1).await.unwrap();
     assert!(writer.finish(&owner, &catalog, None, 1).await.unwrap().is_empty());
     assert_eq!(writer.have_unique(&[&table]).await.unwrap(), [true]);
     let mut applier = writer.applier(&owner, &catalog).await.unwrap();
