@@ -1,6 +1,7 @@
 //! S, and what else depends on how tables are made: schema changes, sequences, what is not a table, identities,
 //! generated columns, unusual constraints, prepared transactions, standbys.
 
+use testkit::postgres::connect;
 use testkit::{Pair, Stage, wait};
 
 const CROSSFADE: &str = env!("CARGO_BIN_EXE_crossfade");
@@ -303,4 +304,37 @@ fn a02_a_unique_value_freed_under_one_key_and_taken_under_another() {
         stage.assert_equal();
         stage.assert_equal_schema();
     }
+}
+
+#[test]
+fn the_indexes_of_a_large_table_are_built_while_others_are_copied() {
+    let pair = Pair::start();
+    let stage = pair.stage(CROSSFADE);
+    stage.on_source(
+        "CREATE TABLE large (id bigint PRIMARY KEY, v text);
+         INSERT INTO large SELECT n, repeat('x', 100) FROM generate_series(1, 600000) n;
+         CREATE INDEX plain ON large (v, id); CREATE UNIQUE INDEX strict ON large (id, v);
+         CREATE TABLE small (id int PRIMARY KEY);
+         INSERT INTO small SELECT n FROM generate_series(1, 1000) n; ANALYZE",
+    );
+    let run = stage.run(&["--until", "caught-up"]);
+    wait::until("the target's tables are there", wait::LONG, || {
+        (stage.ask(&stage.target, "SELECT to_regclass('small')") != "NULL").then_some(())
+    });
+    // Nothing is copied into the small one as long as this is held.
+    let mut target = connect(&stage.target);
+    target.batch_execute("BEGIN; LOCK TABLE small IN ACCESS EXCLUSIVE MODE").unwrap();
+    let indexes = wait::until("the large one has its indexes", wait::LONG, || {
+        let sql = "SELECT coalesce(string_agg(indexrelid::regclass::text, ' ' ORDER BY 1), '') FROM pg_index \
+                   WHERE indrelid = 'large'::regclass";
+        let indexes = stage.ask(&stage.target, sql);
+        indexes.contains("plain").then_some(indexes)
+    });
+    assert_eq!(indexes, "large_pkey plain", "those that restrict something wait");
+    let rows: i64 = target.query_one("SELECT count(*) FROM small", &[]).unwrap().get(0);
+    assert_eq!(rows, 0, "too late to tell");
+    target.batch_execute("COMMIT").unwrap();
+    run.wait().assert_code(0);
+    stage.assert_equal();
+    stage.assert_equal_schema();
 }
