@@ -21,6 +21,7 @@ use std::time::Duration;
 use connector::{Applier, Hold, Owner, Reader, Record, Refusal, RowCut, Writer};
 use model::{Catalog, Change, Key, Loaded, Position, TableName, Transaction, mutant};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::capture::chain;
@@ -152,10 +153,20 @@ impl Applying {
 
     /// Works over one connection until the goal, a stop, or an interruption.
     async fn session(&mut self, goal: &Goal) -> Result<Ended, Interrupt> {
-        let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
-        let mut applied = applier.record().progress.as_ref().map_or(0, |progress| progress.seq);
+        // Opening a session takes longer than what is asked of it: they are opened at the same time.
+        let mut others = JoinSet::new();
+        for _ in 1..self.settings.apply_lanes.min(self.writer.lanes_max()) {
+            let (writer, owner) = (Arc::clone(&self.writer), self.owner.clone());
+            let catalog = Arc::clone(&self.catalog);
+            others.spawn(async move { writer.applier(&owner, &catalog).await });
+        }
+        let (mut applier, ledger) = tokio::try_join!(
+            self.writer.applier(&self.owner, &self.catalog),
+            self.writer.ledger(&self.owner)
+        )?;
+        let mut applied = applier.record().applied();
         if !mutant::on(mutant::APPLY_BELIEVES_MEMORY) {
-            self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
+            self.adopt(applier.record(), &ledger)?;
         }
         if mutant::on(mutant::APPLY_GUESSES_OUTCOME) && self.trimmable.load(Ordering::Relaxed) > 0 {
             applied = self.trimmable.load(Ordering::Relaxed);
@@ -170,8 +181,9 @@ impl Applying {
             applied = self.isolate(applier.as_mut(), applied + 1).await?;
         }
         let mut appliers = vec![applier];
-        for _ in 1..self.settings.apply_lanes.min(self.writer.lanes_max()) {
-            appliers.push(self.writer.applier(&self.owner, &self.catalog).await?);
+        while let Some(opened) = others.join_next().await {
+            let failed = |error: JoinError| Error::Task { what: "opens a lane", reason: error.to_string() };
+            appliers.push(opened.map_err(failed)??);
         }
         let lanes = Lanes::open(
             appliers,
@@ -243,7 +255,8 @@ impl Applying {
                 }
                 let full = assembly.weight() >= self.settings.slice_bytes
                     || (assembly.at_boundary()
-                        && (assembly.group_changes >= lanes.group_changes()
+                        && (assembly.group_rows() >= lanes.group_rows()
+                            || assembly.group_changes >= self.settings.group_changes
                             || assembly.transactions >= GROUP_MAX));
                 if full && !lanes.send(assembly.slice()).await {
                     return Err(self.side_by_side_failed(lanes.failed().await, assembly.last_seq));

@@ -19,6 +19,7 @@ pub struct Fold {
     done: Vec<Step>,
     open: HashMap<usize, Open>,
     weight: usize,
+    rows: u64,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +63,7 @@ impl Fold {
             self.flush_table(table);
             self.done.push(Step::Ordered(vec![anomaly]));
             self.weight += weighed + CHANGE_WEIGHT;
+            self.rows += 1;
             return;
         }
         let open = &self.open[&table];
@@ -69,6 +71,7 @@ impl Fold {
         // cell may still have grown, so the weight counts on the safe side but much less.
         let grew = open.slots.len() + open.deletes.len() + open.ordered.len() > before;
         self.weight += if grew { weighed + CHANGE_WEIGHT } else { weighed / 8 };
+        self.rows += u64::from(grew);
     }
 
     /// Adds steps that are not about single rows; everything before them is done first.
@@ -82,10 +85,16 @@ impl Fold {
         self.weight
     }
 
+    /// Rows to be written, about.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// The steps collected, and an empty fold.
     pub fn take(&mut self) -> Vec<Step> {
         self.flush();
         self.weight = 0;
+        self.rows = 0;
         std::mem::take(&mut self.done)
     }
 

@@ -15,12 +15,14 @@ use inferno::flamegraph::{self, Options};
 use crate::install;
 use crate::shell::{self, Result};
 
-/// A picture's name, the benchmark that is run for it, and what the measured command has among its arguments.
-const PROFILES: &[(&str, &str, &[&str])] = &[
-    ("copy", "copy-narrow", &["copied"]),
-    ("capture", "capture", &["captured"]),
-    ("catch-up", "catch-up", &["caught-up", "catch-up"]),
-    ("strict", "strict", &["caught-up", "strict"]),
+/// A picture's name, the benchmark that is run for it, and what its measured command has among its arguments and none
+/// after it.
+const PROFILES: &[(&str, &str, &str)] = &[
+    ("copy", "copy-narrow", "--until copied"),
+    ("capture", "capture", "--until captured"),
+    ("apply", "apply", "--until caught-up"),
+    ("catch-up", "catch-up", "--until caught-up"),
+    ("strict", "strict", "--until caught-up"),
 ];
 
 pub(crate) fn run(args: &[String]) -> Result {
@@ -40,9 +42,9 @@ pub(crate) fn run(args: &[String]) -> Result {
             .env("CARGO_TARGET_DIR", &target)
             .args(["build", "--release", "--package", "crossfade", "--package", "testkit", "--bins"]),
     )?;
-    for (name, bench, marks) in PROFILES {
+    for (name, bench, mark) in PROFILES {
         if args.is_empty() || args.iter().any(|arg| arg == name) {
-            let recorded = record(&target, bench, marks)?;
+            let recorded = record(&target, bench, mark)?;
             let picture = shell::root().join("bench/profiles").join(format!("{name}.svg"));
             draw(&recorded, &picture, name)?;
             println!("{}", picture.display());
@@ -53,7 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result {
 
 /// Runs one round of the benchmark with a `crossfade` that samples the machine while it runs. Returns the last recording of
 /// a run with these arguments: the ones before it prepare.
-fn record(target: &Path, bench: &str, marks: &[&str]) -> std::result::Result<PathBuf, String> {
+fn record(target: &Path, bench: &str, mark: &str) -> std::result::Result<PathBuf, String> {
     let folder = target.join("recorded");
     let binaries = target.join("release");
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -79,14 +81,13 @@ fn record(target: &Path, bench: &str, marks: &[&str]) -> std::result::Result<Pat
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "args") {
             let args = fs::read_to_string(&path).map_err(failed)?;
-            let args: Vec<&str> = args.split_whitespace().collect();
-            if marks.iter().all(|mark| args.contains(mark)) {
+            if args.contains(mark) {
                 found.push((fs::metadata(&path).and_then(|data| data.modified()).map_err(failed)?, path));
             }
         }
     }
     found.sort();
-    let (_, last) = found.pop().ok_or_else(|| format!("{bench} ran no crossfade with {marks:?}"))?;
+    let (_, last) = found.pop().ok_or_else(|| format!("{bench} ran no crossfade with {mark}"))?;
     Ok(last.with_extension("data"))
 }
 

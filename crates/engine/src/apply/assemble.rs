@@ -28,6 +28,8 @@ pub(crate) struct Assembly {
     taken_in: usize,
     /// Changes since the last commit that was sent.
     pub(crate) group_changes: u64,
+    /// Rows that they come down to, of slices that were sent and of those in order.
+    rows: u64,
     /// Whole transactions since the last commit that was sent, and those of them that changed something.
     pub(crate) transactions: u64,
     changing: u64,
@@ -61,6 +63,11 @@ impl Assembly {
 
     pub(crate) fn weight(&self) -> usize {
         (self.weight + self.fold.weight()).max(self.taken_in / HELD_PART)
+    }
+
+    /// Rows that the target has to write for what was taken in since the last commit that was sent.
+    pub(crate) fn group_rows(&self) -> u64 {
+        self.rows + self.fold.rows()
     }
 
     pub(crate) fn take_in(&mut self, applying: &Applying, entry: Entry) -> Result<(), Interrupt> {
@@ -133,6 +140,7 @@ impl Assembly {
             return;
         }
         self.weight += weight(&change);
+        self.rows += 1;
         match self.steps.last_mut() {
             Some(Step::Ordered(changes)) => changes.push(change),
             _ => self.steps.push(Step::Ordered(vec![change])),
@@ -156,6 +164,7 @@ impl Assembly {
 
     /// What is collected, with the commit if this is a boundary.
     pub(crate) fn slice(&mut self) -> Slice {
+        self.rows += self.fold.rows();
         let mut steps = std::mem::take(&mut self.steps);
         steps.extend(self.fold.take());
         self.weight = 0;
@@ -173,11 +182,13 @@ impl Assembly {
             self.transactions = 0;
             self.group_changes = 0;
         }
+        let rows = if boundary.is_some() { std::mem::take(&mut self.rows) } else { self.rows };
         let commit = boundary.map(|(progress, committed_us)| Commit {
             progress,
             committed_us,
             transactions: std::mem::take(&mut self.changing),
             changes: std::mem::take(&mut self.changes),
+            rows,
         });
         self.part_sent = commit.is_none();
         Slice { steps, commit, first }

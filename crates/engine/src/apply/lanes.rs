@@ -34,6 +34,8 @@ pub(crate) struct Commit {
     pub(crate) committed_us: i64,
     pub(crate) transactions: u64,
     pub(crate) changes: HashMap<usize, u64>,
+    /// Rows that they came down to.
+    pub(crate) rows: u64,
 }
 
 /// A slice on its way into a lane.
@@ -78,14 +80,14 @@ impl Lanes {
         catalog: &Arc<Catalog>,
         applied: u64,
         alone_upto: u64,
-        group_changes: u64,
+        group_rows_max: u64,
         meter: &Arc<Meter>,
     ) -> Lanes {
         let collide = |table: usize| appliers.iter().any(|applier| applier.rows_collide(table));
         let open = OpenGroups::new(Arc::clone(catalog), collide);
         let (commits, applied_now) = watch::channel(applied);
         let (halt, halted) = watch::channel(false);
-        let size = Arc::new(GroupSize::new(group_changes));
+        let size = Arc::new(GroupSize::new(group_rows_max));
         let (mut senders, mut tasks) = (Vec::new(), JoinSet::new());
         for applier in appliers {
             let (pieces, incoming) = mpsc::channel(1);
@@ -120,9 +122,9 @@ impl Lanes {
         self.applied.clone()
     }
 
-    /// So many changes in one group keep the target's pace.
-    pub(crate) fn group_changes(&self) -> u64 {
-        self.size.changes.load(Ordering::Relaxed)
+    /// So many rows to write in one group keep the target's pace.
+    pub(crate) fn group_rows(&self) -> u64 {
+        self.size.rows.load(Ordering::Relaxed)
     }
 
     /// False when a lane has ended: then [`Lanes::failed`] says why.
@@ -245,7 +247,7 @@ impl Work {
         }
         let Some(commit) = piece.commit else { return Ok(true) };
         self.applier.commit(piece.after, &commit.progress).await?;
-        self.size.took(commit.changes.values().sum(), began.elapsed());
+        self.size.took(commit.rows, began.elapsed());
         self.meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
         self.commits.send_replace(commit.progress.seq);
         Ok(true)
@@ -272,35 +274,35 @@ impl Drop for Work {
     }
 }
 
-/// How many changes the target takes in the time that a group may last: long enough that commits cost little, short
+/// How many rows the target writes in the time that a group may last: long enough that commits cost little, short
 /// enough that the progress is seen to move.
 struct GroupSize {
-    changes: AtomicU64,
+    rows: AtomicU64,
     max: u64,
 }
 
 const GROUP_TIME: Duration = Duration::from_millis(1000);
-const GROUP_CHANGES_FIRST: u64 = 80_000;
-const GROUP_CHANGES_MIN: u64 = 1_000;
+const GROUP_ROWS_FIRST: u64 = 20_000;
+const GROUP_ROWS_MIN: u64 = 1_000;
 
 impl GroupSize {
     fn new(max: u64) -> GroupSize {
-        GroupSize { changes: AtomicU64::new(GROUP_CHANGES_FIRST.min(max)), max }
+        GroupSize { rows: AtomicU64::new(GROUP_ROWS_FIRST.min(max)), max }
     }
 
-    fn took(&self, changes: u64, time: Duration) {
-        let size = next(self.changes.load(Ordering::Relaxed), changes, time);
-        self.changes.store(size.min(self.max), Ordering::Relaxed);
+    fn took(&self, rows: u64, time: Duration) {
+        let size = next(self.rows.load(Ordering::Relaxed), rows, time);
+        self.rows.store(size.min(self.max), Ordering::Relaxed);
     }
 }
 
-/// The size of the next groups, after one of `changes` took so long. A group that was small for want of changes says
+/// The size of the next groups, after one of so many rows took so long. A group that was small for want of changes says
 /// nothing against large ones.
-fn next(size: u64, changes: u64, time: Duration) -> u64 {
-    let fits = u128::from(changes) * GROUP_TIME.as_micros() / time.as_micros().max(1);
+fn next(size: u64, rows: u64, time: Duration) -> u64 {
+    let fits = u128::from(rows) * GROUP_TIME.as_micros() / time.as_micros().max(1);
     let fits = u64::try_from(fits).unwrap_or(u64::MAX);
-    let wanted = if changes < size / 2 { fits.min(size) } else { fits.clamp(size / 2, size * 2) };
-    wanted.max(GROUP_CHANGES_MIN)
+    let wanted = if rows < size / 2 { fits.min(size) } else { fits.clamp(size / 2, size * 2) };
+    wanted.max(GROUP_ROWS_MIN)
 }
 
 #[cfg(test)]
@@ -362,7 +364,8 @@ mod tests {
                 seq += 1;
                 let position = Position { order: seq, text: String::new() };
                 let progress = Progress { seq, position };
-                let commit = Commit { progress, committed_us: 0, transactions: 1, changes: HashMap::new() };
+                let commit =
+                    Commit { progress, committed_us: 0, transactions: 1, changes: HashMap::new(), rows: 0 };
                 if !lanes.send(Slice { steps: Vec::new(), commit: Some(commit), first: true }).await {
                     break lanes.failed().await;
                 }
