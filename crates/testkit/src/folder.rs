@@ -12,9 +12,13 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Anybody may enter and write: servers run as another user than the tests.
     pub fn new(purpose: &str) -> Folder {
+        Folder::within(&std::env::temp_dir(), purpose)
+    }
+
+    pub fn within(parent: &Path, purpose: &str) -> Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("cf-{purpose}-{}-{number}", std::process::id()));
+        let path = parent.join(format!("cf-{purpose}-{}-{number}", std::process::id()));
         // Left by a dead process that had the same id.
         if path.exists() {
             fs::remove_dir_all(&path).expect("remove an old folder");

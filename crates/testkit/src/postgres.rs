@@ -23,6 +23,7 @@ pub struct Builder {
     version: u32,
     settings: Vec<(String, String)>,
     hba: Vec<String>,
+    parent: PathBuf,
 }
 
 /// A running (or stopped) server.
@@ -51,6 +52,12 @@ impl Builder {
         self
     }
 
+    /// Its folder is in this one instead of among the temporary files.
+    pub fn within(mut self, parent: &Path) -> Builder {
+        self.parent = parent.to_owned();
+        self
+    }
+
     /// A line that comes before `trust` for all in pg_hba.conf.
     pub fn hba(mut self, line: &str) -> Builder {
         self.hba.push(line.into());
@@ -74,7 +81,7 @@ impl Builder {
             panic!("PostgreSQL {} is not installed: run `cargo xtask install`", self.version)
         });
         // The guard removes the folder, after it has seen the server end.
-        let folder = std::mem::ManuallyDrop::new(Folder::new("pg")).path().to_owned();
+        let folder = std::mem::ManuallyDrop::new(Folder::within(&self.parent, "pg")).path().to_owned();
         let guard = Guard::start(&folder);
         let data = folder.join("data");
         let made = as_server_user(&binaries.join("initdb"))
@@ -116,7 +123,7 @@ impl Server {
     }
 
     pub fn version(version: u32) -> Builder {
-        Builder { version, settings: Vec::new(), hba: Vec::new() }
+        Builder { version, settings: Vec::new(), hba: Vec::new(), parent: std::env::temp_dir() }
     }
 
     pub fn port(&self) -> u16 {

@@ -12,7 +12,22 @@ use crate::section::{Comparison, Figure, Ratio, Samples, Section, Unit, grouped}
 const LASTING: Duration = Duration::from_secs(30);
 const COPIED: &str = "--until copied";
 
-pub(crate) fn measure(bench: &Bench) -> Section {
+/// A benchmark's name, where its target's data is, and why it may be behind.
+pub(crate) type Place = (&'static str, &'static str, &'static str);
+
+pub(crate) const APART: Place = (
+    "impact",
+    "The target's data is in memory, as if it had a disk of its own.",
+    "the copy's reads, the target's writes and the application share the machine's cores.",
+);
+
+pub(crate) const TOGETHER: Place = (
+    "impact-one-disk",
+    "Both servers are on one disk.",
+    "the target's log and its pages are written to the disk that the application's commits wait for.",
+);
+
+pub(crate) fn measure(bench: &Bench, (name, place, why): Place) -> Section {
     let source = &bench.pair.source;
     source.create_database("tpcb");
     source.create_database("large");
@@ -54,22 +69,19 @@ pub(crate) fn measure(bench: &Bench) -> Section {
         why: String::new(),
     };
     Section {
-        name: "impact".into(),
+        name: name.into(),
         what: format!(
             "pgbench's TPC-B at scale 20 with four clients at half of what the source can do, measured just before, \
              for {} s; and beside it a copy of a table of {} rows from another database of the same server, with \
              default settings. Latencies count from when a transaction was due. Both servers and all programs share \
-             the machine.",
+             the machine. {place}",
             lasting.as_secs(),
             grouped(rows)
         ),
         commands: vec![Probe::command(lasting), migration::command("copied", COPIED)],
         comparisons: vec![
             cost("p50", beside.half, without.half),
-            cost("p99", beside.most, without.most).bar(
-                1.3,
-                "the copy's reads, the target's writes and the application share the machine's cores and its disk.",
-            ),
+            cost("p99", beside.most, without.most).bar(1.3, why),
         ],
         figures: vec![
             Figure::new(Unit::Count, rates),

@@ -25,7 +25,7 @@ mod section;
 mod stream;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,11 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark { names: &["giant"], measure: |bench, _| stream::giant(bench) },
     Benchmark { names: &["end-to-end"], measure: |bench, _| vec![database::live(bench)] },
     Benchmark { names: &["restart"], measure: |bench, _| vec![restart::measure(bench)] },
-    Benchmark { names: &["impact"], measure: |bench, _| vec![impact::measure(bench)] },
+    Benchmark { names: &["impact"], measure: |bench, _| vec![impact::measure(bench, impact::APART)] },
+    Benchmark {
+        names: &["impact-one-disk"],
+        measure: |bench, _| vec![impact::measure(bench, impact::TOGETHER)],
+    },
     Benchmark { names: &["memory"], measure: |bench, _| vec![memory::measure(bench)] },
 ];
 
@@ -103,7 +107,10 @@ fn measure(benchmark: &Benchmark, wanted: &[&str], options: &Options, path: &OsS
         path: path.clone(),
         rounds: options.rounds,
         scale: options.scale,
-        pair: Pair { source: server(), target: server() },
+        pair: Pair {
+            source: server(None),
+            target: server(TARGET_IN_MEMORY.iter().any(|name| wanted.contains(name)).then_some(MEMORY)),
+        },
     };
     let sections = (benchmark.measure)(&bench, wanted);
     eprintln!("{}: measured in {:.0} s", wanted.join(", "), start.elapsed().as_secs_f64());
@@ -120,8 +127,17 @@ const SETTINGS: &[(&str, &str)] = &[
     ("wal_retrieve_retry_interval", "100ms"),
 ];
 
-fn server() -> Server {
-    SETTINGS.iter().fold(Server::builder(), |server, (name, value)| server.setting(name, value)).start()
+/// Two servers on one disk wait for each other's fsyncs, whatever a program between them does; here the target has, as it
+/// were, a disk of its own.
+const TARGET_IN_MEMORY: &[&str] = &["impact"];
+const MEMORY: &str = "/dev/shm";
+
+fn server(within: Option<&str>) -> Server {
+    let server = SETTINGS.iter().fold(Server::builder(), |server, (name, value)| server.setting(name, value));
+    match within {
+        Some(parent) => server.within(Path::new(parent)).start(),
+        None => server.start(),
+    }
 }
 
 /// What each measurement is given.
