@@ -153,20 +153,23 @@ impl Applying {
 
     /// Works over one connection until the goal, a stop, or an interruption.
     async fn session(&mut self, goal: &Goal) -> Result<Ended, Interrupt> {
-        // Opening a session takes longer than what is asked of it: they are opened at the same time.
+        // Opening a session takes longer than what is asked of it, so all are opened at the same time. The ledger is read when
+        // they are open, and not before: a target that is put back ends them, and afterwards the ledger shows it.
         let mut others = JoinSet::new();
         for _ in 1..self.settings.apply_lanes.min(self.writer.lanes_max()) {
             let (writer, owner) = (Arc::clone(&self.writer), self.owner.clone());
             let catalog = Arc::clone(&self.catalog);
             others.spawn(async move { writer.applier(&owner, &catalog).await });
         }
-        let (mut applier, ledger) = tokio::try_join!(
-            self.writer.applier(&self.owner, &self.catalog),
-            self.writer.ledger(&self.owner)
-        )?;
+        let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
+        let mut appliers = Vec::new();
+        while let Some(opened) = others.join_next().await {
+            let failed = |error: JoinError| Error::Task { what: "opens a lane", reason: error.to_string() };
+            appliers.push(opened.map_err(failed)??);
+        }
         let mut applied = applier.record().applied();
         if !mutant::on(mutant::APPLY_BELIEVES_MEMORY) {
-            self.adopt(applier.record(), &ledger)?;
+            self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
         }
         if mutant::on(mutant::APPLY_GUESSES_OUTCOME) && self.trimmable.load(Ordering::Relaxed) > 0 {
             applied = self.trimmable.load(Ordering::Relaxed);
@@ -180,11 +183,7 @@ impl Applying {
             }
             applied = self.isolate(applier.as_mut(), applied + 1).await?;
         }
-        let mut appliers = vec![applier];
-        while let Some(opened) = others.join_next().await {
-            let failed = |error: JoinError| Error::Task { what: "opens a lane", reason: error.to_string() };
-            appliers.push(opened.map_err(failed)??);
-        }
+        appliers.push(applier);
         let lanes = Lanes::open(
             appliers,
             &self.catalog,

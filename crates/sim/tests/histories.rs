@@ -19,6 +19,12 @@ const ONCE_BROKEN: &[(&str, u64)] = &[
     ("capture-resumes-unsynced", 98),
 ];
 
+/// These broke one too, but so rarely that no hunt for a sabotage would come upon them.
+const RARELY_BROKEN: &[u64] = &[
+    // The ledger was read before the sessions were open, and the target put back between the two.
+    81_524_213_633,
+];
+
 fn holds(seed: u64) {
     let played = play(&History::new(seed), false);
     if let Some(violation) = played.violation {
@@ -28,7 +34,7 @@ fn holds(seed: u64) {
 
 #[test]
 fn what_was_mended_stays_mended() {
-    for (_, seed) in ONCE_BROKEN {
+    for seed in ONCE_BROKEN.iter().map(|(_, seed)| seed).chain(RARELY_BROKEN) {
         holds(*seed);
     }
 }
