@@ -57,7 +57,8 @@ impl Job {
         let mut jobs: Vec<Job> = sized
             .into_iter()
             .map(|(_, _, table, item)| Job {
-                exclusive: item.sql.starts_with("ALTER TABLE "),
+                // An index may come with an `ALTER TABLE … CLUSTER ON` or `REPLICA IDENTITY USING INDEX` behind it.
+                exclusive: item.sql.starts_with("ALTER TABLE ") || item.sql.contains("\nALTER TABLE "),
                 work: Work::Items(vec![item]),
                 table,
                 optional,
@@ -87,8 +88,10 @@ pub(crate) async fn side_by_side(
     // Stable: a table's keys come before its other indexes.
     jobs.sort_by_key(|job| Reverse(job.table.map_or(0, |at| catalog.tables[at].bytes)));
     let builders = builders.min(jobs.len());
-    let queue =
-        Queue { jobs: Mutex::new(Jobs { waiting: jobs, running: Vec::new() }), ended: watch::channel(0).0 };
+    let queue = Queue {
+        jobs: Mutex::new(Jobs { closed: false, waiting: jobs, running: Vec::new() }),
+        ended: watch::channel(0).0,
+    };
     let queue = Arc::new(queue);
     let mut working: JoinSet<Result<()>> = JoinSet::new();
     for _ in 0..builders {
@@ -109,15 +112,17 @@ pub(crate) async fn side_by_side(
             Ok(())
         });
     }
+    let mut outcome = Ok(());
     while let Some(ended) = working.join_next().await {
-        match ended {
-            Ok(result) => result?,
-            Err(error) => {
-                return Err(Error::new(ErrorKind::Database, "build an index on the target").source(error));
-            }
+        let failed = |error| Error::new(ErrorKind::Database, "build an index on the target").source(error);
+        let result = ended.unwrap_or_else(|error| Err(failed(error)));
+        if result.is_err() && outcome.is_ok() {
+            outcome = result;
+            // The others end what they are at: the server would go on with it without us, in the way of the next try.
+            queue.close();
         }
     }
-    Ok(())
+    outcome
 }
 
 struct Queue {
@@ -127,6 +132,7 @@ struct Queue {
 }
 
 struct Jobs {
+    closed: bool,
     waiting: Vec<Job>,
     /// The tables that are worked on, and whether others may work on them as well.
     running: Vec<(usize, bool)>,
@@ -135,6 +141,15 @@ struct Jobs {
 impl Queue {
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more jobs from here on.
+    fn close(&self) {
+        let mut jobs = self.jobs();
+        jobs.closed = true;
+        jobs.waiting.clear();
+        drop(jobs);
+        self.ended.send_modify(|ended| *ended += 1);
     }
 
     /// The first job that can be done now; waits until there is one. `None` when there will be no more.
@@ -148,7 +163,7 @@ impl Queue {
                 if let Some(job) = jobs.take(&copied) {
                     return Some(job);
                 }
-                if copied.all && jobs.waiting.is_empty() {
+                if jobs.closed || (copied.all && jobs.waiting.is_empty()) {
                     return None;
                 }
             }
@@ -301,7 +316,7 @@ mod tests {
     fn a_job_waits_for_its_table_and_for_those_who_have_it_to_themselves() {
         let mut waiting = Job::of(vec![key("big"), key("mid"), key("a")], &catalog(), false);
         waiting.extend(Job::of(vec![index("x", "big"), index("y", "big")], &catalog(), true));
-        let mut jobs = Jobs { waiting, running: Vec::new() };
+        let mut jobs = Jobs { closed: false, waiting, running: Vec::new() };
         let mut take = |tables: &[usize], all, quiet, running: &[(usize, bool)]| {
             jobs.running = running.to_vec();
             jobs.take(&Copied { tables: tables.to_vec(), all, quiet }).map(names)

@@ -48,6 +48,8 @@ impl Copying {
         let mut backoff = Backoff::new();
         loop {
             let incomplete = incomplete(&this.catalog, &ledger);
+            this.copied
+                .send_modify(|copied| copied.tables.retain(|at| incomplete.binary_search(at).is_err()));
             // In order, as the catalog is.
             for at in (0..this.catalog.tables.len()).filter(|at| incomplete.binary_search(at).is_err()) {
                 this.meter.table_phase(at, TablePhase::Copied);
@@ -441,8 +443,17 @@ impl Queue {
         let Some(gap) = keyed.gaps.pop_front() else { return Ok(true) };
         self.planned_any = true;
         let table = &copying.catalog.tables[keyed.table];
-        let slicing = Slicing::Keys { after: gap.after, upto: gap.upto.clone(), ranges_max: self.ranges_max };
-        let ranges = wave.plan(table, &slicing, chunk_bytes(&copying.settings, table)).await?;
+        let slicing =
+            Slicing::Keys { after: gap.after.clone(), upto: gap.upto.clone(), ranges_max: self.ranges_max };
+        let ranges = match wave.plan(table, &slicing, chunk_bytes(&copying.settings, table)).await {
+            Ok(ranges) => ranges,
+            Err(error) => {
+                // What is missing stays known: the others still ask whether the table is complete.
+                keyed.gaps.push_front(gap);
+                self.by_keys.push_front(keyed);
+                return Err(error.into());
+            }
+        };
         let mut reached: Option<Option<Key>> = None;
         for range in ranges {
             let Range::Keys { upto, .. } = &range else { continue };
