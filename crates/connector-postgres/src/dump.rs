@@ -12,17 +12,17 @@ use crate::url::{Host, Settings, SslMode};
 /// Dumps the schema of the catalog's tables and of everything that they need.
 ///
 /// `excluded` are the source's tables that are not migrated; they are left out by name.
-/// `identity_indexes` are the indexes that the log's identity of a table is taken from.
+/// `identities` are tables whose identity in the log is another index than the primary key's, with the name of that index.
 pub(crate) async fn schema(
     settings: &Settings,
     server_version: u32,
     excluded: &[TableName],
-    identity_indexes: &[String],
+    identities: &[(TableName, String)],
 ) -> Result<NativeSchema> {
     let program = find(server_version).await?;
     let dump = run(&program, settings, excluded).await?;
     let (before, after) = dump.split_at(after_data(&dump));
-    let (keys, after) = items(after).into_iter().partition(|item| is_key(item, identity_indexes));
+    let (keys, after) = items(after).into_iter().partition(|item| is_key(item, identities));
     Ok(NativeSchema { dialect: "postgres".into(), before: statements(before), keys, after })
 }
 
@@ -204,15 +204,15 @@ fn heading(line: &str) -> Option<(String, String, String)> {
     Some((name.to_owned(), kind.to_owned(), schema.to_owned()))
 }
 
-fn is_key(item: &SchemaItem, identity_indexes: &[String]) -> bool {
-    match item.kind.as_str() {
-        "CONSTRAINT" => {
-            item.sql.contains(" PRIMARY KEY ")
-                || identity_indexes
-                    .iter()
-                    .any(|index| item.name.ends_with(&format!(" {}", unqualified(index))))
-        }
-        "INDEX" => identity_indexes.contains(&item.name),
+/// Whether rows are found by it. A primary key beside another identity is none: rows that were read under different cuts may
+/// meet on it.
+fn is_key(item: &SchemaItem, identities: &[(TableName, String)]) -> bool {
+    let table = subject(&item.sql);
+    let identity = identities.iter().find(|(of, _)| Some(of) == table.as_ref()).map(|(_, index)| index);
+    match (item.kind.as_str(), identity) {
+        ("CONSTRAINT", None) => item.sql.contains(" PRIMARY KEY "),
+        ("CONSTRAINT", Some(index)) => item.name.ends_with(&format!(" {index}")),
+        ("INDEX", Some(index)) => item.name.ends_with(&format!(".{index}")),
         _ => false,
     }
 }
@@ -277,10 +277,6 @@ fn identifier(text: &str) -> Option<(String, &str)> {
     }
 }
 
-fn unqualified(name: &str) -> &str {
-    name.split_once('.').map_or(name, |(_, name)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,7 +329,8 @@ CREATE UNIQUE INDEX t_email ON public.t USING btree (email);
             ]
         );
         assert!(is_key(&items[0], &[]) && !is_key(&items[1], &[]));
-        assert!(is_key(&items[1], &["public.t_email".to_owned()]));
+        let by_email = [(TableName::new("public", "t"), "t_email".to_owned())];
+        assert!(is_key(&items[1], &by_email) && !is_key(&items[0], &by_email));
         assert!(!statements(DUMP).contains("restrict") && !statements(DUMP).contains("transaction_timeout"));
     }
     #[test]

@@ -135,20 +135,20 @@ impl Reader for PostgresReader {
         excluded.retain(|name| catalog.table(name).is_none());
         let rows = client
             .simple(
-                "SELECT n.nspname, ic.relname FROM pg_catalog.pg_index i \
+                "SELECT n.nspname, c.relname, ic.relname FROM pg_catalog.pg_index i \
                  JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
-                 JOIN pg_catalog.pg_namespace n ON n.oid = ic.relnamespace \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  WHERE i.indisreplident AND c.relreplident = 'i'",
             )
             .await?;
-        let mut identity_indexes = Vec::new();
+        let mut identities = Vec::new();
         for row in rows {
             let row = Cells(row);
-            identity_indexes.push(format!("{}.{}", row.text(0)?, row.text(1)?));
+            identities.push((TableName::new(row.text(0)?, row.text(1)?), row.text(2)?.to_owned()));
         }
         let version = client.version();
         self.answered(client);
-        dump::schema(&self.settings, version, &excluded, &identity_indexes).await
+        dump::schema(&self.settings, version, &excluded, &identities).await
     }
 
     async fn prepare(&self, stream: &str, catalog: &Catalog) -> Result<Position> {
