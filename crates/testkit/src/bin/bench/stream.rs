@@ -47,8 +47,8 @@ const MODES: [Mode; 3] = [
         from_journal: true,
         bar: Some((
             3.0,
-            "two thirds of the processor time are the target's own, about 8 us to find, rewrite and log a row, and a \
-             third is reading, folding and encoding (profiles/README.md); the time includes crossfade's start, and each \
+            "more than half of the processor time are the target's own, to find, rewrite and log each row, and a third \
+             is reading, folding and encoding (profiles/README.md); the time includes crossfade's start, and each \
              group's durable commit, where a subscription commits asynchronously.",
         )),
     },
@@ -59,7 +59,8 @@ const MODES: [Mode; 3] = [
         bar: Some((
             1.5,
             "two fifths of the processor time are the source's decoding and sending, a third the target's sessions, a \
-             quarter crossfade (profiles/README.md), and the two cores that all share are both busy.",
+             quarter crossfade (profiles/README.md), and of the two cores that all share a quarter is idle, waiting \
+             for commits and for each other.",
         )),
     },
     Mode {
