@@ -117,8 +117,12 @@ pub(crate) async fn side_by_side(
         let failed = |error| Error::new(ErrorKind::Database, "build an index on the target").source(error);
         let result = ended.unwrap_or_else(|error| Err(failed(error)));
         if result.is_err() && outcome.is_ok() {
+            // The others end what they are at: the server would go on with it without us, in the way of the next try. That
+            // may take long, so the reason is told now.
+            if let Err(error) = &result {
+                tracing::warn!(%error, "building on the target stops once the other builders are done with what they are at");
+            }
             outcome = result;
-            // The others end what they are at: the server would go on with it without us, in the way of the next try.
             queue.close();
         }
     }
@@ -310,6 +314,24 @@ mod tests {
             vec![index("b1", "b"), index("a1", "a"), index("x", "big"), index("b2", "b"), index("y", "big")];
         let jobs: Vec<Vec<String>> = Job::of(items, &catalog(), false).into_iter().map(names).collect();
         assert_eq!(jobs, [vec!["s.x"], vec!["s.y"], vec!["s.a1", "s.b1", "s.b2"]]);
+    }
+
+    #[test]
+    fn an_index_with_more_than_itself_has_its_table_to_itself() {
+        let mut clustered = index("c", "big");
+        clustered.sql.push_str("\nALTER TABLE s.big CLUSTER ON c;");
+        let jobs = Job::of(vec![index("x", "big"), clustered, key("mid")], &catalog(), false);
+        assert_eq!(jobs.iter().map(|job| job.exclusive).collect::<Vec<_>>(), [false, true, true]);
+    }
+
+    #[test]
+    fn after_an_error_no_more_jobs_are_begun() {
+        let waiting = Job::of(vec![index("x", "big")], &catalog(), false);
+        let jobs = Mutex::new(Jobs { closed: false, waiting, running: Vec::new() });
+        let queue = Queue { jobs, ended: watch::channel(0).0 };
+        queue.close();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(runtime.block_on(queue.next(Copied::whole())).is_none());
     }
 
     #[test]

@@ -452,3 +452,22 @@ async fn missing(client: &mut Client, owner: &Owner, mut items: Vec<SchemaItem>)
     items.retain(|item| !known.contains(&build::label(item)));
     Ok(items)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_indexes_come_before_all_rows() {
+        for (sql, early) in [
+            ("CREATE INDEX i ON s.t USING btree (a, b DESC)", true),
+            ("CREATE UNIQUE INDEX i ON s.t USING btree (a)", false),
+            ("CREATE INDEX i ON s.t USING btree (lower(a))", false),
+            ("CREATE INDEX i ON s.t USING btree (a) WHERE f(a)", false),
+            ("CREATE INDEX i ON s.t USING btree (a) WHERE b", false),
+        ] {
+            let item = SchemaItem { kind: "INDEX".into(), name: "s.i".into(), sql: format!("{sql};") };
+            assert_eq!(restricts_nothing(&item), early, "{sql}");
+        }
+    }
+}

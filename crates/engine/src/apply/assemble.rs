@@ -182,13 +182,12 @@ impl Assembly {
             self.transactions = 0;
             self.group_changes = 0;
         }
-        let rows = if boundary.is_some() { std::mem::take(&mut self.rows) } else { self.rows };
         let commit = boundary.map(|(progress, committed_us)| Commit {
             progress,
             committed_us,
             transactions: std::mem::take(&mut self.changing),
             changes: std::mem::take(&mut self.changes),
-            rows,
+            rows: std::mem::take(&mut self.rows),
         });
         self.part_sent = commit.is_none();
         Slice { steps, commit, first }

@@ -341,15 +341,15 @@ mod tests {
         }
 
         async fn write_fetched(&mut self, _: usize, _: Option<&Row>, _: &RowCut) -> connector::Result<()> {
-            unimplemented!()
+            unreachable!("lanes write and commit only")
         }
 
         async fn hold(&mut self, _: &Quarantined, _: u64) -> connector::Result<()> {
-            unimplemented!()
+            unreachable!("lanes write and commit only")
         }
 
         async fn release_hold(&mut self, _: &TableName) -> connector::Result<()> {
-            unimplemented!()
+            unreachable!("lanes write and commit only")
         }
     }
 
