@@ -511,6 +511,18 @@ impl Applier for PostgresApplier {
         self.commit_own().await
     }
 
+    async fn settle(&mut self) -> Result<()> {
+        self.own_transaction().await?;
+        self.client
+            .doing("record that the cuts are passed")
+            .query(
+                "UPDATE crossfade.progress SET settled = true WHERE stream = $1 AND epoch = $2",
+                &[records::text(&self.owner.stream), records::text(&self.owner.epoch.to_string())],
+            )
+            .await?;
+        self.commit_own().await
+    }
+
     async fn hold(&mut self, quarantined: &Quarantined, from_seq: u64) -> Result<()> {
         self.own_transaction().await?;
         self.client.doing("put a change into quarantine");

@@ -392,13 +392,13 @@ pub(crate) async fn finish(
     let proofs = missing(&mut client, owner, proofs.into_iter().map(|proof| proof.item).collect()).await?;
     let proofs = Job::of(proofs, catalog, false);
     build::side_by_side(settings, owner, catalog, proofs, &whole, builders).await?;
-    let finished = client
-        .query(
-            "UPDATE crossfade.progress SET finished = true WHERE stream = $1 AND epoch = $2 RETURNING 1",
-            &[text(&owner.stream), text(&owner.epoch.to_string())],
-        )
+    client.execute("BEGIN").await?;
+    records::fence(&mut client, owner).await?;
+    client
+        .query("UPDATE crossfade.progress SET finished = true WHERE stream = $1", &[text(&owner.stream)])
         .await?;
-    if finished.is_empty() { Err(records::fenced(owner)) } else { Ok(left_out) }
+    crate::writer::commit(&mut client).await?;
+    Ok(left_out)
 }
 
 /// Whether an index can be there while rows of different cuts still meet, and while other tables are empty: a function in it

@@ -16,8 +16,8 @@ const CREATE: &str = "
 CREATE SCHEMA IF NOT EXISTS crossfade;
 CREATE TABLE IF NOT EXISTS crossfade.progress (
   stream text PRIMARY KEY, epoch bigint NOT NULL, seq bigint NOT NULL, position text NOT NULL,
-  position_order numeric(20) NOT NULL, finished boolean NOT NULL DEFAULT false,
-  updated_at timestamptz NOT NULL DEFAULT pg_catalog.now()) WITH (fillfactor = 10);
+  position_order numeric(20) NOT NULL, settled boolean NOT NULL DEFAULT false,
+  finished boolean NOT NULL DEFAULT false, updated_at timestamptz NOT NULL DEFAULT pg_catalog.now()) WITH (fillfactor = 10);
 CREATE TABLE IF NOT EXISTS crossfade.chunk (
   stream text, table_schema text, table_name text, number bigint, loaded text NOT NULL,
   loaded_at timestamptz NOT NULL DEFAULT pg_catalog.now(), PRIMARY KEY (stream, table_schema, table_name, number));
@@ -79,20 +79,22 @@ pub(crate) async fn claim(client: &mut Client, stream: &str) -> Result<Claim> {
     let rows = client
         .query(
             "UPDATE crossfade.progress SET epoch = epoch + 1 WHERE stream = $1 \
-             RETURNING epoch, seq, position, position_order, finished",
+             RETURNING epoch, seq, position, position_order, settled, finished",
             &[text(stream)],
         )
         .await?;
     let row = Cells::of(rows.into_iter().next().unwrap_or_default());
     let epoch = row.parse(0)?;
     let progress = progress(&row, 1)?;
-    let finished = row.text(4)? == "t";
+    let settled = row.text(4)? == "t";
+    let finished = row.text(5)? == "t";
     Ok(Claim {
         epoch,
         progress,
         chunks: ledger(client, stream).await?,
         row_cuts: row_cuts(client, stream).await?,
         holds: holds(client, stream).await?,
+        settled,
         finished,
     })
 }
@@ -148,16 +150,20 @@ async fn holds(client: &mut Client, stream: &str) -> Result<Vec<Hold>> {
         .collect()
 }
 
-/// Within a transaction, before its commit: fails if a newer owner has the stream. The lock holds the next claim off
-/// until this transaction has ended.
+/// Within a transaction, before its commit: fails if a newer owner has the stream, or the target has lost what is relied on.
+/// The lock holds the next claim off until this transaction has ended.
 pub(crate) async fn fence(client: &mut Client, owner: &Owner) -> Result<()> {
     let rows = client
         .query(
-            "SELECT 1 FROM crossfade.progress WHERE stream = $1 AND epoch = $2 FOR SHARE",
+            "SELECT settled FROM crossfade.progress WHERE stream = $1 AND epoch = $2 FOR SHARE",
             &[text(&owner.stream), text(&owner.epoch.to_string())],
         )
         .await?;
-    if rows.is_empty() { Err(fenced(owner)) } else { Ok(()) }
+    let row = rows.into_iter().next().map(Cells::of).ok_or_else(|| fenced(owner))?;
+    if owner.settled && row.text(0)? != "t" {
+        return Err(Error::went_back("the record that everything the copy saw is there"));
+    }
+    Ok(())
 }
 
 /// What is on record, read after a lock that waits for any earlier commit in flight.

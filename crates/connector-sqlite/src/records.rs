@@ -29,6 +29,7 @@ const CREATE: &str = "
 
 /// Steps of the schema that are recorded as done.
 pub(crate) const CREATED: &str = "tables created";
+pub(crate) const SETTLED: &str = "cuts passed";
 pub(crate) const FINISHED: &str = "schema finished";
 
 pub(crate) fn exist(connection: &Connection) -> rusqlite::Result<bool> {
@@ -68,18 +69,26 @@ pub(crate) fn claim(connection: &Connection, stream: &str) -> Result<Claim> {
         chunks: chunks(connection, stream)?,
         row_cuts: row_cuts(connection, stream)?,
         holds: holds(connection, stream)?,
+        settled: is_done(connection, stream, SETTLED).during(operation)?,
         finished: is_done(connection, stream, FINISHED).during(operation)?,
     })
 }
 
-/// Refuses to write for an owner that is not the owner any more. Holds until the transaction ends, which has the
-/// write lock.
+/// Refuses to write for an owner that is not the owner any more, or when the target has lost what is relied on. Holds until the
+/// transaction ends, which has the write lock.
 pub(crate) fn fence(connection: &Connection, owner: &Owner) -> Result<()> {
+    let operation = "check who owns the target";
     let rows = connection
         .prepare_cached("UPDATE _crossfade_progress SET epoch = epoch WHERE stream = ?1 AND epoch = ?2")
         .and_then(|mut statement| statement.execute(params![owner.stream, owner.epoch]))
-        .during("check who owns the target")?;
-    if rows == 1 { Ok(()) } else { Err(fenced(owner)) }
+        .during(operation)?;
+    if rows != 1 {
+        return Err(fenced(owner));
+    }
+    if owner.settled && !is_done(connection, &owner.stream, SETTLED).during(operation)? {
+        return Err(Error::went_back("the record that everything the copy saw is there"));
+    }
+    Ok(())
 }
 
 fn fenced(owner: &Owner) -> Error {

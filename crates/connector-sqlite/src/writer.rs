@@ -365,6 +365,14 @@ impl Applier for SqliteApplier {
         .await
     }
 
+    async fn settle(&mut self) -> Result<()> {
+        self.alone(move |connection, owner| {
+            records::set_done(connection, &owner.stream, records::SETTLED)
+                .during("record that the cuts are passed")
+        })
+        .await
+    }
+
     async fn hold(&mut self, quarantined: &Quarantined, from_seq: u64) -> Result<()> {
         let quarantined = quarantined.clone();
         self.alone(move |connection, owner| records::hold(connection, &owner.stream, &quarantined, from_seq))

@@ -37,6 +37,8 @@ pub enum ErrorKind {
     Conflict,
     /// A newer owner has taken this migration over.
     Fenced,
+    /// The target has less than it had: it was restored from a backup, or a replica that was behind took its place.
+    WentBack,
     /// The log does not reach back to where we stand: a slot dropped or advanced, a binlog purged.
     LogLost,
     /// Bytes that cannot be what the protocol or the format says.
@@ -59,6 +61,7 @@ impl ErrorKind {
             ErrorKind::Refused => "CF-REFUSED",
             ErrorKind::Conflict => "CF-CONFLICT",
             ErrorKind::Fenced => "CF-FENCED",
+            ErrorKind::WentBack => "CF-WENT-BACK",
             ErrorKind::LogLost => "CF-LOG-LOST",
             ErrorKind::Corrupt => "CF-CORRUPT",
             ErrorKind::Io => "CF-IO",
@@ -83,6 +86,16 @@ impl Error {
             _ => Retry::Never,
         };
         Error { kind, retry, operation, context: Vec::new(), hint: None, source: None }
+    }
+
+    /// `missing` was on record in the target while this process ran, and is not any more.
+    pub fn went_back(missing: impl fmt::Display) -> Error {
+        Error::new(ErrorKind::WentBack, "go on with a target that has less than it had while this process ran")
+            .with("missing", missing)
+            .hint(
+                "was it restored from a backup, or did a replica take its place? Run again: it goes on from what the \
+                 target has now, or says that the journal does not reach back that far",
+            )
     }
 
     pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Error {

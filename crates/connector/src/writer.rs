@@ -71,8 +71,8 @@ pub trait Writer: Send + Sync {
         builders: usize,
     ) -> Result<()>;
 
-    /// Creates everything else of the schema, once all cuts are settled, up to `builders` items at a time. Idempotent, also
-    /// after a crash between two items. Returns the items that the target refused and that hold no rows back (a view over a
+    /// Creates everything else of the schema, up to `builders` items at a time. Idempotent, also after a crash between two
+    /// items. For an owner that is `settled`. Returns the items that the target refused and that hold no rows back (a view over a
     /// table that is not migrated), each with the reason.
     async fn finish(
         &self,
@@ -133,6 +133,9 @@ impl Copied {
 pub struct Owner {
     pub stream: String,
     pub epoch: u64,
+    /// What is written relies on [`Applier::settle`] being on record: each transaction looks for it, and fails with
+    /// `WentBack` where it is gone.
+    pub settled: bool,
 }
 
 /// What is on record in the target.
@@ -144,6 +147,8 @@ pub struct Claim {
     pub chunks: Vec<Loaded>,
     pub row_cuts: Vec<RowCut>,
     pub holds: Vec<Hold>,
+    /// Everything that any cut contains is on the target.
+    pub settled: bool,
     /// The schema has been finished.
     pub finished: bool,
 }
@@ -230,6 +235,9 @@ pub trait Applier: Send {
     /// Records a row that was fetched alone, with its cut, in a transaction of its own: the row is put in place
     /// of whatever the target has under that key (nothing, when `row` is `None`).
     async fn write_fetched(&mut self, table: usize, row: Option<&Row>, cut: &RowCut) -> Result<()>;
+
+    /// Records that the target has everything that any cut contains, in a transaction of its own.
+    async fn settle(&mut self) -> Result<()>;
 
     /// Puts a change into quarantine and holds its table back from `from_seq` on, in a transaction of its own.
     async fn hold(&mut self, quarantined: &Quarantined, from_seq: u64) -> Result<()>;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use testkit::crossfade::Finished;
 use testkit::disk::Disk;
-use testkit::postgres::{Server, Stop};
+use testkit::postgres::{Server, Stop, connect};
 use testkit::{Load, Pair, Stage, shop, wait};
 
 const CROSSFADE: &str = env!("CARGO_BIN_EXE_crossfade");
@@ -308,6 +308,35 @@ fn p06_a_target_restored_to_the_middle_of_the_copy_under_a_running_process() {
     restored_while_running("copying", |stage, run| {
         stage.wait_rows(run, 1_000);
     });
+}
+
+/// Whoever was put back knows nothing of the cuts being passed; a unique index that comes too soon would refuse good rows.
+#[test]
+fn p06_a_target_that_goes_back_while_its_schema_is_finished() {
+    let pair = Pair::start();
+    let stage = pair.stage(CROSSFADE);
+    stage.on_source(
+        "CREATE FUNCTION gate(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+           AS 'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock_shared(1); RETURN n; END';
+         CREATE TABLE t (id int PRIMARY KEY);
+         CREATE UNIQUE INDEX gated ON t (gate(id));
+         INSERT INTO t SELECT generate_series(1, 100)",
+    );
+    let mut target = connect(&stage.target);
+    target.batch_execute("SELECT pg_advisory_lock(1)").unwrap();
+    let run = stage.run(&["--until", "caught-up"]);
+    wait::until("the index is being built", wait::LONG, || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        (stage.ask(&stage.target, waiting) != "0").then_some(())
+    });
+    target
+        .batch_execute("UPDATE crossfade.progress SET settled = false; SELECT pg_advisory_unlock(1)")
+        .unwrap();
+    run.wait().assert_code(1).assert_says(&["CF-WENT-BACK", "hint:"]);
+    assert_eq!(stage.ask(&stage.target, "SELECT to_regclass('gated')"), "NULL");
+    stage.caught_up();
+    stage.assert_equal();
+    stage.assert_equal_schema();
 }
 
 #[test]

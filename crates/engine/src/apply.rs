@@ -192,7 +192,26 @@ impl Applying {
             self.settings.group_changes,
             &self.meter,
         );
-        self.follow(lanes, goal).await
+        let ended = self.follow(lanes, goal).await?;
+        if ended == Ended::Reached && matches!(goal, Goal::Settled) && self.held.is_empty() {
+            self.settle().await?;
+        }
+        Ok(ended)
+    }
+
+    /// Puts on record that all cuts are passed, as the rest of the schema relies on it. The session has looked at everything
+    /// that this says: a target that is put back ends it, and one that was put back earlier does not get the record. With
+    /// tables held back the cuts stay in force: the held changes still have to be decided by them.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let mut applier = self.writer.applier(&self.owner, &self.catalog).await?;
+        if !mutant::on(mutant::APPLY_SETTLES_BLINDLY) {
+            self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
+        }
+        if self.held.is_empty() {
+            applier.settle().await?;
+            self.cuts.settle();
+        }
+        Ok(())
     }
 
     /// Takes over what the target has on record: of a hold or a fetched row whose answer was lost this process knows
@@ -200,11 +219,11 @@ impl Applying {
     fn adopt(&mut self, record: &Record, ledger: &[Loaded]) -> Result<(), Error> {
         let applied = record.progress.as_ref().map_or(0, |progress| progress.seq);
         if applied < self.known {
-            let what = format!("transaction {} was applied, and its record says {applied}", self.known);
-            return Err(Error::TargetWentBack { what });
+            let what = format!("transaction {} was applied, and the record says {applied}", self.known);
+            return Err(connector::Error::went_back(what).into());
         }
         if fingerprint(ledger) != self.chunks {
-            return Err(Error::TargetWentBack { what: "its chunks are not those that were copied".into() });
+            return Err(connector::Error::went_back("chunks that were copied").into());
         }
         let index = |name: &TableName| self.catalog.position(name);
         self.held =

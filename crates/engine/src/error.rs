@@ -37,8 +37,6 @@ pub enum Error {
         "the journal in {dir} ends at transaction {journal_seq}, and the target has {applied_seq} of them"
     )]
     JournalBehind { dir: PathBuf, journal_seq: u64, applied_seq: u64 },
-    #[error("the target has less than it had while this process ran: {what}")]
-    TargetWentBack { what: String },
     #[error("table {table} has no format of chunk data that both sides speak")]
     NoFormat { table: TableName },
     #[error("the task that {what} ended unexpectedly: {reason}")]
@@ -58,7 +56,6 @@ impl Error {
             Error::FolderContent { .. } => "CF-CORRUPT",
             Error::UnknownMigration { .. } | Error::NoFormat { .. } => "CF-SETUP",
             Error::JournalBehind { .. } => "CF-LOG-LOST",
-            Error::TargetWentBack { .. } => "CF-WENT-BACK",
             Error::Task { .. } => "CF-BUG",
         }
     }
@@ -84,11 +81,6 @@ impl Error {
             Error::JournalBehind { .. } => Some(
                 "the journal was lost or restored from an older copy, and the source no longer has what it held: begin \
                  a new migration"
-                    .into(),
-            ),
-            Error::TargetWentBack { .. } => Some(
-                "was it restored from a backup, or did a replica take its place? Run again: it goes on from what the \
-                 target has now, or says that the journal does not reach back that far"
                     .into(),
             ),
             Error::NoFormat { .. } => Some("this pair of engines cannot move this table".into()),

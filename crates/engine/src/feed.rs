@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector::{Claim, Copied, ErrorKind, NativeSchema, Owner, Reader, RowCut, Writer, failpoint};
-use model::{Catalog, Loaded, Position, mutant};
+use model::{Catalog, Loaded, Position};
 use tokio::sync::watch;
 
 use crate::apply::{Applying, Ended, Goal};
@@ -19,7 +19,7 @@ use crate::machine::{CaptureRuns, Machine};
 use crate::merge::Cuts;
 use crate::meter::Meter;
 use crate::pace::Pace;
-use crate::plan::{fingerprint, incomplete};
+use crate::plan::fingerprint;
 use crate::retry::{Backoff, can_retry};
 use crate::status::{Phase, Status};
 use crate::store::{self, Plan};
@@ -50,9 +50,8 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) -> Result<Outcome, Error> {
     let begun = begin(reader.as_ref(), writer.as_ref(), &machine, &settings, &status, stop.clone()).await?;
-    let Some(Begun { mut claim, plan, journal, append }) = begun else { return Ok(Outcome::Stopped) };
+    let Some(Begun { claim, plan, journal, append }) = begun else { return Ok(Outcome::Stopped) };
     whole_journal(&settings, &journal, &claim)?;
-    claim.finished &= passed_all_cuts(&claim, &plan) || mutant::on(mutant::COPY_BELIEVES_FINISHED);
 
     // One switch for all parts: thrown by the caller's stop, or by the end of this feed.
     let (halt, halted) = watch::channel(*stop.borrow());
@@ -64,7 +63,7 @@ pub async fn run(
         reader,
         writer,
         machine,
-        owner: Owner { stream: settings.name.clone(), epoch: claim.epoch },
+        owner: Owner { stream: settings.name.clone(), epoch: claim.epoch, settled: false },
         catalog: Arc::new(plan.catalog),
         // Long where there are many tables, and not asked for any more once everything is built.
         native: plan.native.filter(|_| !claim.finished),
@@ -196,7 +195,7 @@ async fn open_journal(
         let disk = Arc::clone(&machine.disk);
         match Journal::open_on(disk, &dir, claim.epoch, settings.segment_bytes) {
             Err(journal::Error::Fenced { found, .. }) => {
-                let owner = Owner { stream: settings.name.clone(), epoch: claim.epoch };
+                let owner = Owner { stream: settings.name.clone(), epoch: claim.epoch, settled: false };
                 // Fenced when somebody has taken over since, whose epoch it is that the journal knows.
                 writer.ledger(&owner).await?;
                 tracing::warn!(
@@ -232,13 +231,6 @@ fn whole_journal(settings: &Settings, journal: &Journal, claim: &Claim) -> Resul
         );
     }
     Ok(())
-}
-
-/// A target that was restored while its schema was being finished may say so too early: then the cuts are still in force.
-fn passed_all_cuts(claim: &Claim, plan: &Plan) -> bool {
-    let applied = claim.progress.as_ref().map_or(&plan.start, |progress| &progress.position);
-    incomplete(&plan.catalog, &claim.chunks).is_empty()
-        && settled(&claim.chunks, &claim.row_cuts).all(|settled| settled <= applied)
 }
 
 /// The positions by which all transactions that a cut contains have been delivered, of each cut.
@@ -291,7 +283,7 @@ impl Feed {
         self.same_schema(&now)?;
         self.meter.phase(Phase::Following);
         let mut applying = self.applying(&ledger, &claim)?;
-        if !claim.finished && !self.settle(&mut applying).await? {
+        if !claim.finished && !self.settle(&mut applying, claim.settled).await? {
             return Ok(Outcome::Stopped);
         }
         self.follow(applying).await
@@ -364,7 +356,7 @@ impl Feed {
     fn applying(&self, ledger: &[Loaded], claim: &Claim) -> Result<Applying, Error> {
         let row_cuts = claim.row_cuts.iter().map(|row| (row.table.clone(), row.key.clone(), row.cut.clone()));
         let mut cuts = Cuts::new(&self.catalog, ledger, row_cuts)?;
-        if claim.finished {
+        if claim.settled {
             cuts.settle();
         }
         let newest = settled(ledger, &claim.row_cuts).max().cloned();
@@ -398,19 +390,19 @@ impl Feed {
         })
     }
 
-    /// Passes all cuts and finishes the schema. False when it was told to stop before. With tables held back the
-    /// schema stays unfinished, and the cuts stay in force: the held changes still have to be decided by them.
-    async fn settle(&self, applying: &mut Applying) -> Result<bool, Error> {
-        if applying.run(Goal::Settled).await? == Ended::Stopped {
+    /// Passes all cuts, unless they are, and finishes the schema. False when it was told to stop before. With tables held
+    /// back the schema stays unfinished.
+    async fn settle(&self, applying: &mut Applying, settled: bool) -> Result<bool, Error> {
+        if !settled && applying.run(Goal::Settled).await? == Ended::Stopped {
             return Ok(false);
         }
         if !applying.held.is_empty() {
             return Ok(true);
         }
-        applying.cuts.settle();
+        let owner = Owner { settled: true, ..self.owner.clone() };
         let finished = self.persist("finish", || {
             let builders = self.settings.copy_streams;
-            self.writer.finish(&self.owner, &self.catalog, self.native.as_ref(), builders)
+            self.writer.finish(&owner, &self.catalog, self.native.as_ref(), builders)
         });
         let Some(left_out) = finished.await? else { return Ok(false) };
         for (item, reason) in left_out {

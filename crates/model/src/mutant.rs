@@ -87,8 +87,6 @@ mutants! {
     // What the simulation found, undone again.
     PLAN_MIXES_CUTS = "plan-mixes-cuts":
         "block ranges of two cuts are taken for one table's";
-    COPY_BELIEVES_FINISHED = "copy-believes-finished":
-        "a schema that was finished too early, on a target put back meanwhile, is believed";
     JOURNAL_FOLLOWS_NAMES = "journal-follows-names":
         "a segment that an owner wrote after it was taken over is read again";
     JOURNAL_ZERO_FORMAT = "journal-zero-format":
@@ -97,6 +95,8 @@ mutants! {
         "a new session does not look at what is on record";
     APPLY_FETCHES_BLINDLY = "apply-fetches-blindly":
         "a row fetched alone is written to a target that was put back";
+    APPLY_SETTLES_BLINDLY = "apply-settles-blindly":
+        "a target that was put back is told that it has everything";
     APPLY_FORGETS_HOLD = "apply-forgets-hold":
         "a hold is forgotten in memory and stays on record";
 }

@@ -115,8 +115,18 @@ pub enum Fault {
     /// The target is restored to what it had so many commits ago.
     TargetRestored {
         commits: usize,
-        /// While a row is being fetched alone, and not at once.
-        at_fetch: bool,
+        when: Restore,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restore {
+    Now,
+    /// While a row is being fetched alone.
+    AtFetch,
+    /// Before a connection to it that is made when it has everything the cuts contain; these are left out first.
+    WhenPassed {
+        connections: u32,
     },
 }
 
@@ -271,11 +281,16 @@ fn faults(dice: &mut Dice, tables: u64, moving: bool, moments: u64) -> Vec<(u64,
     if dice.percent(3) {
         faults.push((dice.between(1, moments), Fault::SourceFailsOver { lost: dice.below(4) as usize }));
     }
-    if dice.percent(if moving { 70 } else { 20 }) {
+    if dice.percent(if moving { 70 } else { 35 }) {
         let commits = dice.between(1, 6) as usize;
         let at_fetch = moving && dice.percent(50);
         let moment = if dice.percent(60) { dice.between(20, 300) } else { dice.between(20, moments) };
-        faults.push((moment, Fault::TargetRestored { commits, at_fetch }));
+        let when = match (at_fetch, dice.percent(40)) {
+            (true, _) => Restore::AtFetch,
+            (false, true) => Restore::WhenPassed { connections: dice.below(4) as u32 },
+            (false, false) => Restore::Now,
+        };
+        faults.push((moment, Fault::TargetRestored { commits, when }));
     }
     faults.sort_by_key(|(moment, _)| *moment);
     faults

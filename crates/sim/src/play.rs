@@ -258,11 +258,13 @@ impl Player<'_> {
                 self.refused = inner.restored;
                 inner.restored
             }
-            engine::Error::TargetWentBack { .. } => inner.restored,
             // The copy meets chunks and rows that it had thrown away, or its claim is gone; when it is started again it
             // knows of that.
             engine::Error::Connector(error)
-                if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::Fenced) =>
+                if matches!(
+                    error.kind,
+                    ErrorKind::WentBack | ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::Fenced
+                ) =>
             {
                 inner.restored
             }

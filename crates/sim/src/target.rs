@@ -14,6 +14,8 @@ pub(crate) struct Target {
     pub progress: Option<Progress>,
     pub row_cuts: Vec<RowCut>,
     pub holds: Vec<Hold>,
+    /// Everything that the cuts contain is there.
+    pub settled: bool,
     /// The unique indexes are there.
     pub finished: bool,
     next_slot: i64,
@@ -221,6 +223,15 @@ impl Target {
             Some(row) => self.tables[table].insert(key, row),
             None => self.tables[table].remove(&key),
         };
+    }
+
+    /// Whether it has all tables, and everything that the cuts contain.
+    pub(crate) fn has_passed_cuts(&self, tables: usize) -> bool {
+        let Some(progress) = &self.progress else { return false };
+        let settled = self.ledger.iter().map(|loaded| &loaded.settled);
+        let mut settled = settled.chain(self.row_cuts.iter().map(|row| &row.settled));
+        let has_chunks = |at: usize| self.ledger.iter().any(|loaded| loaded.chunk.table == tables::name(at));
+        (0..tables).all(has_chunks) && settled.all(|settled| *settled <= progress.position)
     }
 
     /// Creates the unique indexes; the table that does not allow it otherwise.

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::check::{Checks, invariant};
 use crate::dice::{Dice, number};
 use crate::disk::Disk;
-use crate::history::{Fault, History, Step};
+use crate::history::{Fault, History, Restore, Step};
 use crate::source::Source;
 use crate::tables::Shape;
 use crate::target::{Poison, Target};
@@ -83,7 +83,8 @@ pub(crate) struct Inner {
     pub past: Vec<Target>,
     keep_past: bool,
     pub restored: bool,
-    restore_at_fetch: Option<usize>,
+    /// Commits that the target is to lose, and when.
+    restore: Option<(usize, Restore)>,
     /// The position after which capture began, once it is prepared.
     pub prepared: Option<u64>,
     signal: Option<Signal>,
@@ -147,7 +148,7 @@ impl World {
             past: Vec::new(),
             keep_past: history.faults.iter().any(|(_, fault)| matches!(fault, Fault::TargetRestored { .. })),
             restored: false,
-            restore_at_fetch: None,
+            restore: None,
             prepared: None,
             signal: None,
             notify: Arc::new(Notify::new()),
@@ -199,7 +200,8 @@ impl World {
 
     pub(crate) async fn connect(&self, side: Side) -> Result<Connection> {
         self.moment().await;
-        let inner = self.lock();
+        let mut inner = self.lock();
+        inner.connecting(side);
         let link = inner.link(side);
         if link.down_until > inner.moment {
             return Err(Error::new(ErrorKind::Connect, "connect").with("server", "is away"));
@@ -287,7 +289,7 @@ impl Inner {
     /// No more faults and no more writes: what is open ends, what is broken is repaired.
     pub(crate) fn become_calm(&mut self) {
         self.calm = true;
-        self.restore_at_fetch = None;
+        self.restore = None;
         self.faults.clear();
         while let Some((_, step)) = self.steps.pop_front() {
             self.step(step);
@@ -428,17 +430,33 @@ impl Inner {
                 self.failed_over = true;
                 self.source_side.generation += 1;
             }
-            Fault::TargetRestored { commits, at_fetch: false } => self.restore(commits),
-            Fault::TargetRestored { commits, at_fetch: true } => self.restore_at_fetch = Some(commits),
+            Fault::TargetRestored { commits, when: Restore::Now } => self.restore(commits),
+            Fault::TargetRestored { commits, when } => self.restore = Some((commits, when)),
         }
     }
 
     /// A row is being fetched alone.
     pub(crate) fn fetching(&mut self) {
-        if let Some(commits) = self.restore_at_fetch.take() {
+        if let Some((commits, Restore::AtFetch)) = self.restore {
+            self.restore = None;
             self.tell(|| format!("the target is restored, {commits} commits back"));
             self.restore(commits);
         }
+    }
+
+    fn connecting(&mut self, side: Side) {
+        let Some((commits, Restore::WhenPassed { connections })) = self.restore else { return };
+        if side != Side::Target || !self.target.has_passed_cuts(self.shapes.len()) {
+            return;
+        }
+        self.restore = match connections.checked_sub(1) {
+            Some(connections) => Some((commits, Restore::WhenPassed { connections })),
+            None => {
+                self.tell(|| format!("the target is restored, {commits} commits back"));
+                self.restore(commits);
+                None
+            }
+        };
     }
 
     fn restore(&mut self, commits: usize) {

@@ -30,6 +30,9 @@ impl Writer {
 
 fn owned(inner: &Inner, owner: &Owner, operation: &'static str) -> Result<()> {
     match inner.target.epoch == owner.epoch {
+        true if owner.settled && !inner.target.settled => {
+            Err(Error::went_back("the record that the cuts are passed"))
+        }
         true => Ok(()),
         false => Err(Error::new(ErrorKind::Fenced, operation).with("epoch", owner.epoch)),
     }
@@ -62,6 +65,7 @@ impl connector::Writer for Writer {
                 chunks: target.ledger.clone(),
                 row_cuts: target.row_cuts.clone(),
                 holds: target.holds.clone(),
+                settled: target.settled,
                 finished: target.finished,
             })
         })
@@ -371,6 +375,14 @@ impl connector::Applier for Applier {
             next.row_cuts.retain(|old| old.table != cut.table || old.key != cut.key);
             next.row_cuts.push(cut.clone());
             inner.fetched(table, id, row);
+        })
+        .await
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        self.alone("settle", |inner, next| {
+            next.settled = true;
+            inner.tell(|| "the cuts are passed".to_owned());
         })
         .await
     }

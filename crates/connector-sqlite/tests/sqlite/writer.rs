@@ -46,7 +46,7 @@ async fn target(scratch: &Scratch, ddl: &str) -> (std::sync::Arc<dyn Writer>, Ow
     let native = reader.native_schema(&catalog).await.unwrap();
     let writer = scratch.writer("target.db");
     let claim = writer.claim("test").await.unwrap();
-    let owner = Owner { stream: "test".to_owned(), epoch: claim.epoch };
+    let owner = Owner { stream: "test".to_owned(), epoch: claim.epoch, settled: false };
     writer.create(&owner, &catalog, Some(&native)).await.unwrap();
     writer.create_keys(&owner, &catalog, Some(&native), Copied::whole(), 1).await.unwrap();
     (writer, owner, catalog)
@@ -99,6 +99,13 @@ async fn a_database_goes_over_whole() {
         assert_eq!(error.kind, ErrorKind::Conflict);
     }
     let native = reader.native_schema(&catalog).await.unwrap();
+    let begun = owner.clone();
+    let owner = Owner { settled: true, ..owner };
+    let too_soon = writer.finish(&owner, &catalog, Some(&native), 1).await.unwrap_err();
+    assert_eq!(too_soon.kind, ErrorKind::WentBack);
+    let (source, target) = (scratch.open("source.db"), scratch.open("target.db"));
+    assert_eq!(rows(&target, "SELECT name FROM sqlite_schema WHERE name = 'p_n'"), [""; 0]);
+    writer.applier(&begun, &catalog).await.unwrap().settle().await.unwrap();
     for _ in 0..2 {
         let left_out = writer.finish(&owner, &catalog, Some(&native), 1).await.unwrap();
         assert_eq!(left_out.iter().map(|(item, _)| item.as_str()).collect::<Vec<_>>(), ["TRIGGER tr"]);
@@ -106,7 +113,6 @@ async fn a_database_goes_over_whole() {
     let sequences = reader.sequences(&catalog).await.unwrap();
     assert_eq!(sequences, [Sequence { name: TableName::new("main", "p"), last_value: 2, is_called: true }]);
     writer.advance_sequences(&owner, &sequences).await.unwrap();
-    let (source, target) = (scratch.open("source.db"), scratch.open("target.db"));
     for select in [
         "SELECT * FROM pc ORDER BY 1",
         "SELECT * FROM k",
@@ -127,7 +133,7 @@ async fn a_database_goes_over_whole() {
     );
     writer.create(&Owner { epoch: 2, ..owner.clone() }, &catalog, Some(&native)).await.unwrap();
     let other = writer.claim("another").await.unwrap();
-    let other = Owner { stream: "another".to_owned(), epoch: other.epoch };
+    let other = Owner { stream: "another".to_owned(), epoch: other.epoch, settled: false };
     assert_eq!(writer.create(&other, &catalog, Some(&native)).await.unwrap_err().kind, ErrorKind::Schema);
 }
 
@@ -238,7 +244,8 @@ async fn an_old_owner_changes_nothing() {
     let mut applier = writer.applier(&owner, &catalog).await.unwrap();
     let mut idle = writer.applier(&owner, &catalog).await.unwrap();
     let second = scratch.writer("target.db");
-    let newer = Owner { stream: "test".to_owned(), epoch: second.claim("test").await.unwrap().epoch };
+    let newer =
+        Owner { stream: "test".to_owned(), epoch: second.claim("test").await.unwrap().epoch, settled: false };
 
     let Err(ApplyError::Failed(error)) =
         applier.write(&[Step::Ordered(vec![insert(row(1, 1, "old"))])]).await
@@ -336,7 +343,8 @@ async fn another_engines_text_is_converted() {
     };
     let catalog = Catalog { tables: vec![table.clone()] };
     let writer = scratch.writer("target.db");
-    let owner = Owner { stream: "test".to_owned(), epoch: writer.claim("test").await.unwrap().epoch };
+    let owner =
+        Owner { stream: "test".to_owned(), epoch: writer.claim("test").await.unwrap().epoch, settled: false };
     writer.create(&owner, &catalog, None).await.unwrap();
     assert_eq!(writer.have_unique(&[&table]).await.unwrap(), [false]);
     let row = |cells: [&str; 5]| -> Row { cells.map(Value::text).to_vec() };

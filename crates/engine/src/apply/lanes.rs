@@ -344,6 +344,10 @@ mod tests {
             unreachable!("lanes write and commit only")
         }
 
+        async fn settle(&mut self) -> connector::Result<()> {
+            unreachable!("lanes write and commit only")
+        }
+
         async fn hold(&mut self, _: &Quarantined, _: u64) -> connector::Result<()> {
             unreachable!("lanes write and commit only")
         }
