@@ -268,6 +268,14 @@ impl Client {
         self.flush().await
     }
 
+    /// Ends the replication. Returns when the server has read all that was sent to it, and has ended it as well.
+    pub(crate) async fn copy_both_end(&mut self) -> Result<()> {
+        frontend::copy_done(&mut self.outgoing);
+        self.flush().await?;
+        self.state = State::Busy;
+        self.finish(|_| Some(())).await
+    }
+
     /// An error inside COPY: reads to the end of the exchange, so that the connection can be used again.
     async fn refused_and_over(&mut self, frame: &Frame) -> Error {
         let refusal = self.refusal(frame);

@@ -253,6 +253,14 @@ impl Capture for Stream {
         self.acknowledged = self.acknowledged.max(position.order);
         self.report_if_due().await
     }
+
+    async fn close(&mut self) -> Result<()> {
+        if self.acknowledged > self.reported {
+            self.report().await?;
+        }
+        // A socket that is closed over what was not read takes what was sent with it.
+        self.client.copy_both_end().await
+    }
 }
 
 /// Creates the slot and returns the position from which it delivers: everything that commits later.

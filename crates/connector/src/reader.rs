@@ -87,6 +87,11 @@ pub trait Capture: Send {
     /// Tells the source that everything up to `position` is durable here, so that it may free its log.
     /// Only called with positions of commits or idle events of this capture, never decreasing.
     async fn acknowledge(&mut self, position: &Position) -> Result<()>;
+
+    /// Nothing more is wanted: the source is told at once what was acknowledged last. The caller bounds the time.
+    async fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -203,6 +203,21 @@ fn p04_a_journal_that_is_lost_after_it_was_acknowledged_is_refused() {
     }
 }
 
+/// Otherwise the source keeps its log while nobody runs, and reads it again when somebody does.
+#[test]
+fn the_source_hears_where_we_are_when_a_run_ends() {
+    let pair = Pair::start();
+    let stage = pair.stage(CROSSFADE);
+    stage.on_source(ROWS);
+    for _ in 0..2 {
+        stage.on_source(CHANGE);
+        let end = stage.ask(&stage.source, "SELECT pg_current_wal_insert_lsn()");
+        stage.run_command(&["--until", "captured"]).output().assert_code(0);
+        let told = format!("SELECT bool_and(confirmed_flush_lsn >= '{end}') FROM pg_replication_slots");
+        assert_eq!(stage.ask(&stage.source, &told), "t");
+    }
+}
+
 /// A few more runs than a restored target's epoch can lag behind the journal's.
 fn until_it_decides(stage: &Stage) -> Finished {
     for _ in 0..12 {

@@ -85,7 +85,7 @@ impl Capturing {
         loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                _ = stop.wait_for(|stop| *stop) => break,
                 delivered = capture.next(&mut events) => delivered?,
                 () = tokio::time::sleep_until(session.sync_due), if session.unsynced => {}
                 () = tokio::time::sleep_until(session.idle_due), if session.idle.is_some() => {}
@@ -98,8 +98,18 @@ impl Capturing {
                 self.captured.send_replace(Some(position));
             }
         }
+        // Otherwise the source would keep its log for us, and read it again when we are back.
+        match tokio::time::timeout(CLOSING, capture.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "the source was not told where we are"),
+            Err(_) => tracing::debug!("the source does not take in time where we are"),
+        }
+        Ok(())
     }
 }
+
+/// A source that is told where we are may take so long to hear it.
+pub(crate) const CLOSING: Duration = Duration::from_secs(1);
 
 /// A quiet stretch of the log is journaled at most this often: each costs an fsync here and an update of the
 /// progress on the target.

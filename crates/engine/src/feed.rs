@@ -11,7 +11,7 @@ use model::{Catalog, Loaded, Position};
 use tokio::sync::watch;
 
 use crate::apply::{Applying, Ended, Goal};
-use crate::capture::{Capturing, chain};
+use crate::capture::{CLOSING, Capturing, chain};
 use crate::copy::Copying;
 use crate::error::Error;
 use crate::journal::{self, Append, Journal};
@@ -74,15 +74,20 @@ pub async fn run(
         trimmable: Arc::new(AtomicU64::new(0)),
         stop: halted,
     };
-    let capture = feed.start_capture(append, plan.start)?;
+    let mut capture = feed.start_capture(append, plan.start)?;
+    let mut capture_ended = false;
     let outcome = tokio::select! {
         biased;
         outcome = feed.pipeline(claim) => outcome,
-        failed = capture_failed(capture) => Err(failed),
+        failed = capture_failed(&mut capture, &mut capture_ended) => Err(failed),
         failed = feed.watch(&status) => Err(failed),
         never = throw(&halt, stop) => match never {},
     };
     halt.send_replace(true);
+    // It tells the source where we are. What it may be waiting for otherwise, a disk for instance, is not waited for.
+    if !capture_ended && tokio::time::timeout(2 * CLOSING, capture).await.is_err() {
+        tracing::debug!("capture is not at its end in time");
+    }
     feed.publish(&status);
     // A short run may end between two of the regular trims.
     feed.journal.trim(feed.trimmable.load(Ordering::Relaxed))?;
@@ -573,8 +578,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const EVERY_SECOND: u64 = 4;
 const EVERY_TEN_SECONDS: u64 = 40;
 
-async fn capture_failed(ended: tokio::sync::oneshot::Receiver<Result<(), Error>>) -> Error {
-    match ended.await {
+async fn capture_failed(
+    capture: &mut tokio::sync::oneshot::Receiver<Result<(), Error>>,
+    ended: &mut bool,
+) -> Error {
+    let result = capture.await;
+    *ended = true;
+    match result {
         Ok(Err(error)) => error,
         // Told to stop: the pipeline ends for the same reason and says so.
         Ok(Ok(())) => std::future::pending().await,
