@@ -207,7 +207,7 @@ impl PostgresApplier {
                 self.flush(&std::mem::take(&mut expected)).await?;
                 self.net(net).await?;
             } else {
-                self.queue_net(net, &mut expected)?;
+                self.queue_net(net, &mut expected).await?;
             }
         }
         self.flush(&expected).await
@@ -243,30 +243,33 @@ impl PostgresApplier {
 
     async fn net_in_place(&mut self, net: &Net) -> ApplyResult<()> {
         let mut expected = Vec::new();
-        self.queue_net(net, &mut expected)?;
+        self.queue_net(net, &mut expected).await?;
         self.flush(&expected).await
     }
 
-    fn queue_net(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
+    async fn queue_net(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
         let table = net.table;
-        self.queue_deletes(net, expected)?;
+        self.queue_deletes(net, expected).await?;
         for (cells, updates) in by_cells(&self.targets[table], &net.updates) {
-            let target = &self.targets[table];
-            let statement = target.update_many(&cells);
-            self.client.queue_with(&statement, |params| {
-                put_keys(params, target, updates.iter().map(|update| &update.key));
-                put_cells(params, &cells, &updates);
-            })?;
-            expected.push((table, statement, updates.len() as u64));
+            let statement = self.targets[table].update_many(&cells);
+            for updates in updates.chunks(STATEMENT_ROWS) {
+                let target = &self.targets[table];
+                self.client.queue_with(&statement, |params| {
+                    put_keys(params, target, updates.iter().map(|update| &update.key));
+                    put_cells(params, &cells, updates);
+                })?;
+                expected.push((table, statement.clone(), updates.len() as u64));
+                self.client.send_queued().await?;
+            }
         }
-        self.queue_new(net, expected)
+        self.queue_new(net, expected).await
     }
 
     /// Takes the updated rows out, and puts them back changed: no order of unique values can collide.
     async fn net_vacating(&mut self, net: &Net) -> ApplyResult<()> {
         let table = net.table;
         let mut expected = Vec::new();
-        self.queue_deletes(net, &mut expected)?;
+        self.queue_deletes(net, &mut expected).await?;
         self.flush(&expected).await?;
         expected.clear();
 
@@ -292,24 +295,26 @@ impl PostgresApplier {
             })?;
             expected.push((table, statement, updates.len() as u64));
         }
-        self.queue_new(net, &mut expected)?;
+        self.queue_new(net, &mut expected).await?;
         self.flush(&expected).await
     }
 
-    fn queue_deletes(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
-        if !net.deletes.is_empty() {
+    async fn queue_deletes(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
+        for deletes in net.deletes.chunks(STATEMENT_ROWS) {
             let target = &self.targets[net.table];
             let statement = target.delete_many();
-            self.client.queue_with(&statement, |params| put_keys(params, target, net.deletes.iter()))?;
-            expected.push((net.table, statement, net.deletes.len() as u64));
+            self.client.queue_with(&statement, |params| put_keys(params, target, deletes.iter()))?;
+            expected.push((net.table, statement, deletes.len() as u64));
+            self.client.send_queued().await?;
         }
         Ok(())
     }
 
-    fn queue_new(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
-        if !net.inserts.is_empty() {
-            self.queue_inserts(net.table, net.inserts.iter())?;
-            expected.push((net.table, self.targets[net.table].insert_many(), net.inserts.len() as u64));
+    async fn queue_new(&mut self, net: &Net, expected: &mut Vec<Expected>) -> Result<()> {
+        for inserts in net.inserts.chunks(STATEMENT_ROWS) {
+            self.queue_inserts(net.table, inserts.iter())?;
+            expected.push((net.table, self.targets[net.table].insert_many(), inserts.len() as u64));
+            self.client.send_queued().await?;
         }
         Ok(())
     }
@@ -620,6 +625,10 @@ fn carried(target: &Target, row: &Row, key: Option<&Key>) -> Vec<usize> {
         .filter(|column| !row[*column].is_unchanged() && (moves || !target.key.contains(column)))
         .collect()
 }
+
+/// Rows of one statement. The target begins with it while the next one is written: too many let it wait, too few cost a
+/// statement each.
+const STATEMENT_ROWS: usize = 4096;
 
 /// Updates with their places in the whole list.
 type Numbered<'a> = Vec<(i64, &'a RowUpdate)>;

@@ -1,6 +1,6 @@
 //! Queued statements: many in one round trip, each prepared once.
 //!
-//! [`Client::queue`] only buffers; [`Client::flush_queued`] sends, waits, and says how many rows each statement
+//! [`Client::queue`] only buffers; [`Client::send_queued`] lets the server begin; [`Client::flush_queued`] sends, waits, and says how many rows each statement
 //! affected or which one was refused. After a refusal the server has skipped the rest.
 //! Result rows are discarded.
 
@@ -18,6 +18,8 @@ use crate::wire::{Client, State, rows_of};
 const PREPARED_MAX: usize = 500;
 /// The server takes no longer message: its own limit for one allocation.
 const MESSAGE_BYTES_MAX: usize = 0x3fff_ffff;
+/// Less than this is not worth a send of its own.
+const EARLY_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline {
@@ -30,6 +32,8 @@ pub(crate) struct Pipeline {
     expected: VecDeque<Expected>,
     /// Names to close with the next statement.
     closing: Vec<u64>,
+    /// Part of what is queued has been sent.
+    is_under_way: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +151,10 @@ impl Client {
         if queued.is_err() {
             self.outgoing.clear();
             self.pipeline.skipped();
+            if self.pipeline.is_under_way {
+                // The server has begun: only the end of the session undoes that.
+                self.state = State::Busy;
+            }
         }
         queued
     }
@@ -223,6 +231,22 @@ impl Client {
         Error::new(ErrorKind::Refused, self.operation).with("server", &self.server).source(error)
     }
 
+    /// Lets the server begin with what is queued, once that is worth a send. Its answers wait for [`Client::flush_queued`].
+    pub(crate) async fn send_queued(&mut self) -> Result<()> {
+        if self.outgoing.len() < EARLY_BYTES {
+            return Ok(());
+        }
+        if self.state != State::Ready {
+            return Err(self.out_of_step("an earlier exchange was not finished"));
+        }
+        // When this is dropped half-way, nobody may take the connection for one that is at rest.
+        self.state = State::Busy;
+        self.flush().await?;
+        self.state = State::Ready;
+        self.pipeline.is_under_way = true;
+        Ok(())
+    }
+
     /// Sends what is queued and returns the affected rows of each statement, in order.
     pub(crate) async fn flush_queued(&mut self) -> std::result::Result<Vec<u64>, PipelineError> {
         if self.pipeline.is_empty() {
@@ -232,6 +256,7 @@ impl Client {
             return Err(self.out_of_step("an earlier exchange was not finished").into());
         }
         self.state = State::Busy;
+        self.pipeline.is_under_way = false;
         frontend::sync(&mut self.outgoing);
         self.flush().await?;
         let mut affected = Vec::new();

@@ -149,6 +149,9 @@ impl Lanes {
             self.sent = seq;
             self.current = (self.current + 1) % self.pieces.len();
         }
+        // The lane has been woken to run next on this thread, where no other takes it from: it would wait until the next
+        // slice is assembled.
+        tokio::task::yield_now().await;
         true
     }
 
