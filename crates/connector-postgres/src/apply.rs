@@ -518,13 +518,18 @@ impl Applier for PostgresApplier {
 
     async fn settle(&mut self) -> Result<()> {
         self.own_transaction().await?;
-        self.client
+        let applied = self.record.applied().to_string();
+        let settled = self
+            .client
             .doing("record that the cuts are passed")
             .query(
-                "UPDATE crossfade.progress SET settled = true WHERE stream = $1 AND epoch = $2",
-                &[records::text(&self.owner.stream), records::text(&self.owner.epoch.to_string())],
+                "UPDATE crossfade.progress SET settled = true WHERE stream = $1 AND seq >= $2::int8 RETURNING 1",
+                &[records::text(&self.owner.stream), records::text(&applied)],
             )
             .await?;
+        if settled.is_empty() {
+            return Err(Error::went_back(format!("transaction {applied}")));
+        }
         self.commit_own().await
     }
 

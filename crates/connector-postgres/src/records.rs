@@ -79,7 +79,7 @@ pub(crate) async fn claim(client: &mut Client, stream: &str) -> Result<Claim> {
     let rows = client
         .query(
             "UPDATE crossfade.progress SET epoch = epoch + 1 WHERE stream = $1 \
-             RETURNING epoch, seq, position, position_order, settled, finished",
+             RETURNING epoch, seq, position, position_order, settled, settled AND finished",
             &[text(stream)],
         )
         .await?;
@@ -170,7 +170,7 @@ pub(crate) async fn fence(client: &mut Client, owner: &Owner) -> Result<()> {
 pub(crate) async fn record(client: &mut Client, owner: &Owner) -> Result<Record> {
     let rows = client
         .query(
-            "SELECT epoch, seq, position, position_order FROM crossfade.progress WHERE stream = $1 FOR UPDATE",
+            "SELECT epoch, seq, position, position_order, settled AND finished FROM crossfade.progress WHERE stream = $1 FOR UPDATE",
             &[text(&owner.stream)],
         )
         .await?;
@@ -182,6 +182,7 @@ pub(crate) async fn record(client: &mut Client, owner: &Owner) -> Result<Record>
         return Err(fenced(owner));
     }
     Ok(Record {
+        finished: row.text(4)? == "t",
         progress: progress(&row, 1)?,
         row_cuts: row_cuts(client, &owner.stream).await?,
         holds: holds(client, &owner.stream).await?,

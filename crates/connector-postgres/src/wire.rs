@@ -433,7 +433,8 @@ impl Client {
         .await
         {}
         while let Ok(Some(frame)) = self.take() {
-            if frame.tag == b'E' {
+            // A statement that was refused before does not end a connection.
+            if frame.tag == b'E' && DbError::parse(&frame.body).is_fatal() {
                 return self.refusal(&frame);
             }
         }

@@ -160,6 +160,25 @@ async fn pipelines() {
     client.queue(insert, &[Some("1"), Some("again")]).unwrap();
     assert_eq!(client.flush_queued().await.unwrap(), [10, 1]);
 
+    // What is sent before the rest is queued: less than is worth it waits, an early error is told at the end, and what
+    // follows it is not done.
+    client.send_queued().await.unwrap();
+    let long = "x".repeat(100_000);
+    client.queue("BEGIN", NONE).unwrap();
+    client.queue(insert, &[Some("30"), Some(&*long)]).unwrap();
+    client.send_queued().await.unwrap();
+    client.queue(insert, &[Some("30"), Some(&*long)]).unwrap();
+    client.send_queued().await.unwrap();
+    assert!(client.execute("SELECT 1").await.is_err(), "a statement among those that are under way");
+    client.queue("UPDATE t SET v = 'after'", NONE).unwrap();
+    let failed = client.flush_queued().await.unwrap_err();
+    assert_eq!((failed.index, sqlstate(&failed.error)), (Some(2), Some("23505")));
+    client.execute("ROLLBACK").await.unwrap();
+    client.queue(insert, &[Some("30"), Some(&*long)]).unwrap();
+    client.send_queued().await.unwrap();
+    client.queue("DELETE FROM t WHERE id = 30", NONE).unwrap();
+    assert_eq!(client.flush_queued().await.unwrap(), [1, 1]);
+
     // A check that comes due at the end belongs to no statement.
     client.execute("CREATE TABLE d (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)").await.unwrap();
     client.queue("INSERT INTO d VALUES (1), (1)", NONE).unwrap();

@@ -70,7 +70,7 @@ pub(crate) fn claim(connection: &Connection, stream: &str) -> Result<Claim> {
         row_cuts: row_cuts(connection, stream)?,
         holds: holds(connection, stream)?,
         settled: is_done(connection, stream, SETTLED).during(operation)?,
-        finished: is_done(connection, stream, FINISHED).during(operation)?,
+        finished: is_finished(connection, stream)?,
     })
 }
 
@@ -118,6 +118,7 @@ pub(crate) fn record(connection: &Connection, stream: &str) -> Result<Record> {
         progress: progress(connection, stream)?,
         row_cuts: row_cuts(connection, stream)?,
         holds: holds(connection, stream)?,
+        finished: is_finished(connection, stream)?,
     })
 }
 
@@ -294,6 +295,11 @@ pub(crate) fn is_done(connection: &Connection, stream: &str, item: &str) -> rusq
         [stream, item],
         |row| row.get(0),
     )
+}
+
+fn is_finished(connection: &Connection, stream: &str) -> Result<bool> {
+    let is_done = |item| is_done(connection, stream, item).during("read what is finished");
+    Ok(is_done(SETTLED)? && is_done(FINISHED)?)
 }
 
 pub(crate) fn set_done(connection: &Connection, stream: &str, item: &str) -> rusqlite::Result<()> {

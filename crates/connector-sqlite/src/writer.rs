@@ -366,7 +366,11 @@ impl Applier for SqliteApplier {
     }
 
     async fn settle(&mut self) -> Result<()> {
+        let applied = self.record.applied();
         self.alone(move |connection, owner| {
+            if records::record(connection, &owner.stream)?.applied() < applied {
+                return Err(Error::went_back(format!("transaction {applied}")));
+            }
             records::set_done(connection, &owner.stream, records::SETTLED)
                 .during("record that the cuts are passed")
         })

@@ -159,6 +159,8 @@ pub struct Record {
     pub progress: Option<Progress>,
     pub row_cuts: Vec<RowCut>,
     pub holds: Vec<Hold>,
+    /// The schema has been finished.
+    pub finished: bool,
 }
 
 impl Record {
@@ -236,7 +238,8 @@ pub trait Applier: Send {
     /// of whatever the target has under that key (nothing, when `row` is `None`).
     async fn write_fetched(&mut self, table: usize, row: Option<&Row>, cut: &RowCut) -> Result<()>;
 
-    /// Records that the target has everything that any cut contains, in a transaction of its own.
+    /// Records that the target has everything that any cut contains, in a transaction of its own. Fails with `WentBack` when it
+    /// has less by then than [`Applier::record`] says.
     async fn settle(&mut self) -> Result<()>;
 
     /// Puts a change into quarantine and holds its table back from `from_seq` on, in a transaction of its own.

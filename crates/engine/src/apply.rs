@@ -58,6 +58,8 @@ pub(crate) struct Applying {
     pub(crate) held: BTreeMap<usize, u64>,
     /// Held tables that this process has tried, or found, to be refused.
     pub(crate) tried: HashSet<usize>,
+    /// The schema is finished.
+    pub(crate) finished: bool,
     /// Journal records up to this transaction are not needed any more.
     pub(crate) trimmable: Arc<AtomicU64>,
     /// Up to this transaction the log is written one transaction at a time, to find what the target refuses.
@@ -225,6 +227,9 @@ impl Applying {
         if fingerprint(ledger) != self.chunks {
             return Err(connector::Error::went_back("chunks that were copied").into());
         }
+        if self.finished && !record.finished {
+            return Err(connector::Error::went_back("the schema that was finished").into());
+        }
         let index = |name: &TableName| self.catalog.position(name);
         self.held =
             record.holds.iter().filter_map(|hold| Some((index(&hold.table)?, hold.from_seq))).collect();
@@ -257,8 +262,10 @@ impl Applying {
                 lanes.abandon().await;
                 return Ok(Ended::Stopped);
             }
-            self.note_trimmable(*applied.borrow());
-            if self.reached(goal, &durable, *applied.borrow()) {
+            // Once: what is believed to be reached and what is known to be there are the same.
+            let now = *applied.borrow();
+            self.note_trimmable(now);
+            if self.reached(goal, &durable, now) {
                 lanes.abandon().await;
                 return Ok(Ended::Reached);
             }

@@ -288,7 +288,7 @@ impl Feed {
         self.same_schema(&now)?;
         self.meter.phase(Phase::Following);
         let mut applying = self.applying(&ledger, &claim)?;
-        if !claim.finished && !self.settle(&mut applying, claim.settled).await? {
+        if !claim.finished && !self.settle(&mut applying).await? {
             return Ok(Outcome::Stopped);
         }
         self.follow(applying).await
@@ -389,16 +389,18 @@ impl Feed {
             chunks: fingerprint(ledger),
             held,
             tried: HashSet::new(),
+            finished: claim.finished,
             trimmable: Arc::clone(&self.trimmable),
             isolate_upto: 0,
             alone_upto: 0,
         })
     }
 
-    /// Passes all cuts, unless they are, and finishes the schema. False when it was told to stop before. With tables held
-    /// back the schema stays unfinished.
-    async fn settle(&self, applying: &mut Applying, settled: bool) -> Result<bool, Error> {
-        if !settled && applying.run(Goal::Settled).await? == Ended::Stopped {
+    /// Passes all cuts and finishes the schema. False when it was told to stop before. With tables held back the schema stays
+    /// unfinished. Also when the cuts are passed already, what is in the journal is applied first: it may mend what stood in
+    /// the schema's way.
+    async fn settle(&self, applying: &mut Applying) -> Result<bool, Error> {
+        if applying.run(Goal::Settled).await? == Ended::Stopped {
             return Ok(false);
         }
         if !applying.held.is_empty() {
@@ -413,6 +415,7 @@ impl Feed {
         for (item, reason) in left_out {
             tracing::warn!(%item, %reason, "left out of the target's schema");
         }
+        applying.finished = true;
         failpoint::hit(failpoint::FINISH_AFTER);
         Ok(true)
     }

@@ -22,7 +22,9 @@ const CUT: f64 = 0.25;
 /// the floor to full speed on a source that is not hurt, while one slow answer a second leaves the share at the floor: the
 /// slowest of a hundred transactions is what an application is judged by.
 const STEP: f64 = 0.000_025;
-/// From one probe to the next: a source that becomes busy waits for the copy's retreat for so long.
+/// From one probe to the next while there is no limit: a source that becomes busy waits for the copy's retreat for so long.
+pub(crate) const WATCH: Duration = Duration::from_millis(20);
+/// From one probe to the next under a limit. What is learned from each depends on it.
 pub(crate) const EVERY: Duration = Duration::from_millis(50);
 /// Others who worked longer than this have to be quiet for as long before the source is ours again.
 const QUIET: Duration = Duration::from_secs(1);

@@ -229,6 +229,10 @@ impl Player<'_> {
                 "the source has lost transactions, and nobody says so".to_owned(),
             );
         }
+        // It cannot know of a restore in its last moment.
+        if !inner.target.finished && (process.last || !inner.restored) {
+            inner.violated(invariant::CAUGHT_UP, "the schema is not finished".to_owned());
+        }
         let from = inner.prepared.unwrap_or_default();
         let applied = inner.target.progress.as_ref().map_or(from, |progress| progress.position.order);
         let due = inner.source.log.iter().rfind(|committed| committed.end <= process.asked);

@@ -198,6 +198,7 @@ impl connector::Writer for Writer {
                 progress: target.progress.clone(),
                 row_cuts: target.row_cuts.clone(),
                 holds: target.holds.clone(),
+                finished: target.finished,
             };
             inner.sessions += 1;
             let session = inner.sessions;
