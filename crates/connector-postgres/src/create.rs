@@ -250,7 +250,7 @@ pub(crate) async fn keys(
     copied: watch::Receiver<Copied>,
     builders: usize,
 ) -> Result<()> {
-    let mut client = session::plain(settings, &owner.stream).await?;
+    let mut client = session::keeping(settings, &owner.stream).await?;
     client.doing("create the target's keys");
     if records::has_item(&mut client, owner, BEFORE).await? {
         let (keys, plain) = match native {
@@ -359,7 +359,7 @@ pub(crate) async fn finish(
     let mut left_out = Vec::new();
     let mut proofs = Vec::new();
     let whole = Copied::whole();
-    let mut client = session::plain(settings, &owner.stream).await?;
+    let mut client = session::keeping(settings, &owner.stream).await?;
     client.doing("finish the target's schema");
     let ours = records::has_item(&mut client, owner, BEFORE).await?;
     if let Some(native) = native.filter(|native| native.dialect == DIALECT && ours) {

@@ -20,15 +20,20 @@ async fn open(settings: &Settings, stream: &str, more: &str) -> Result<Client> {
     Client::connect(settings, &[("options", &options), ("application_name", &name)]).await
 }
 
-/// For catalog reads and records.
+/// For catalog reads, and for what the source keeps for us.
 pub(crate) async fn plain(settings: &Settings, stream: &str) -> Result<Client> {
     open(settings, stream, "-c lock_timeout=0").await
+}
+
+/// For a target's schema and records: what is said to be there stays there, whatever the server's default.
+pub(crate) async fn keeping(settings: &Settings, stream: &str) -> Result<Client> {
+    open(settings, stream, "-c lock_timeout=0 -c synchronous_commit=on").await
 }
 
 /// For one of several sessions that build indexes at the same time: together they take what the server allows for one
 /// maintenance command, or this much where that is less, as servers are seldom set up for a bulk load.
 pub(crate) async fn building(settings: &Settings, stream: &str, builders: usize) -> Result<Client> {
-    let mut client = open(settings, stream, "-c lock_timeout=0 -c synchronous_commit=on").await?;
+    let mut client = keeping(settings, stream).await?;
     client
         .doing("set up a session that builds indexes")
         .simple(&format!(
@@ -50,7 +55,7 @@ pub(crate) async fn reading(settings: &Settings, stream: &str) -> Result<Client>
 
 /// For writing rows that the source has already checked: no triggers fire, no foreign keys are checked.
 pub(crate) async fn writing(settings: &Settings, stream: &str) -> Result<Client> {
-    let mut client = open(settings, stream, "-c lock_timeout=0 -c synchronous_commit=on").await?;
+    let mut client = keeping(settings, stream).await?;
     client.doing("write as a replica").execute("SET session_replication_role = replica").await.map_err(
         |error| match error.kind {
             ErrorKind::Permission => error.hint(

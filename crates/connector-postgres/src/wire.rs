@@ -433,9 +433,12 @@ impl Client {
         .await
         {}
         while let Ok(Some(frame)) = self.take() {
-            // A statement that was refused before does not end a connection.
-            if frame.tag == b'E' && DbError::parse(&frame.body).is_fatal() {
-                return self.refusal(&frame);
+            if frame.tag == b'E' {
+                if DbError::parse(&frame.body).is_fatal() {
+                    return self.refusal(&frame);
+                }
+                // A statement that was refused before does not end a connection.
+                tracing::debug!(error = %self.refusal(&frame), "before the connection was lost");
             }
         }
         from_socket(self.operation, &self.server, error)

@@ -66,7 +66,7 @@ impl Writer for PostgresWriter {
         if let Ok(mut idle) = self.idle.lock() {
             idle.clear();
         }
-        let mut client = session::plain(&self.settings, stream).await?;
+        let mut client = session::keeping(&self.settings, stream).await?;
         records::claim(&mut client, stream).await
     }
 

@@ -256,6 +256,7 @@ impl Applying {
         let mut assembly = Assembly::default();
         let mut entries = Vec::new();
         let mut linger = Instant::now();
+        let mut due = None;
         loop {
             if *stop.borrow() {
                 // What is assembled and not committed is written again later; nothing is owed.
@@ -265,7 +266,7 @@ impl Applying {
             // Once: what is believed to be reached and what is known to be there are the same.
             let now = *applied.borrow();
             self.note_trimmable(now);
-            if self.reached(goal, &durable, now) {
+            if self.reached(goal, &durable, now, &mut due) {
                 lanes.abandon().await;
                 return Ok(Ended::Reached);
             }
@@ -331,7 +332,14 @@ impl Applying {
         }
     }
 
-    fn reached(&self, goal: &Goal, durable: &watch::Receiver<u64>, applied: u64) -> bool {
+    /// `due` is the last transaction that the goal asks for, once that is known. A busy source goes on meanwhile.
+    fn reached(
+        &self,
+        goal: &Goal,
+        durable: &watch::Receiver<u64>,
+        applied: u64,
+        due: &mut Option<u64>,
+    ) -> bool {
         let position = match goal {
             Goal::Never => return false,
             Goal::Settled => &self.settled,
@@ -340,7 +348,7 @@ impl Applying {
         // In this order: what was captured up to the position is durable by now, under a number no higher.
         let captured = self.captured.borrow().as_ref().is_some_and(|captured| captured >= position)
             || (mutant::on(mutant::APPLY_SETTLES_EARLY) && matches!(goal, Goal::Settled));
-        captured && applied >= *durable.borrow()
+        captured && applied >= *due.get_or_insert_with(|| *durable.borrow())
     }
 
     fn note_trimmable(&mut self, applied: u64) {

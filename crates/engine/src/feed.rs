@@ -288,7 +288,7 @@ impl Feed {
         self.same_schema(&now)?;
         self.meter.phase(Phase::Following);
         let mut applying = self.applying(&ledger, &claim)?;
-        if !claim.finished && !self.settle(&mut applying).await? {
+        if !claim.finished && !self.settle(&mut applying, claim.settled).await? {
             return Ok(Outcome::Stopped);
         }
         self.follow(applying).await
@@ -397,10 +397,15 @@ impl Feed {
     }
 
     /// Passes all cuts and finishes the schema. False when it was told to stop before. With tables held back the schema stays
-    /// unfinished. Also when the cuts are passed already, what is in the journal is applied first: it may mend what stood in
-    /// the schema's way.
-    async fn settle(&self, applying: &mut Applying) -> Result<bool, Error> {
-        if applying.run(Goal::Settled).await? == Ended::Stopped {
+    /// unfinished. Also when the cuts are passed already, what the source has done by now is applied first: it may mend what
+    /// stood in the schema's way.
+    async fn settle(&self, applying: &mut Applying, settled: bool) -> Result<bool, Error> {
+        let goal = match settled {
+            true => self.persist("position", || self.reader.position()).await?.map(Goal::Position),
+            false => Some(Goal::Settled),
+        };
+        let Some(goal) = goal else { return Ok(false) };
+        if applying.run(goal).await? == Ended::Stopped {
             return Ok(false);
         }
         if !applying.held.is_empty() {

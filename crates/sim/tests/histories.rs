@@ -12,7 +12,7 @@ const ONCE_BROKEN: &[(&str, u64)] = &[
     ("plan-mixes-cuts", 12779),
     ("apply-settles-blindly", 1333),
     ("journal-follows-names", 108),
-    ("journal-zero-format", 3158),
+    ("journal-zero-format", 1505),
     ("apply-believes-memory", 168),
     ("apply-fetches-blindly", 16049),
     ("apply-forgets-hold", 96),
