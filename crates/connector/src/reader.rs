@@ -89,9 +89,7 @@ pub trait Capture: Send {
     async fn acknowledge(&mut self, position: &Position) -> Result<()>;
 
     /// Nothing more is wanted: the source is told at once what was acknowledged last. The caller bounds the time.
-    async fn close(&mut self) -> Result<()> {
-        Ok(())
-    }
+    async fn close(&mut self) -> Result<()>;
 }
 
 #[derive(Clone, Debug, PartialEq)]

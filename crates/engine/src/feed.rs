@@ -85,8 +85,16 @@ pub async fn run(
     };
     halt.send_replace(true);
     // It tells the source where we are. What it may be waiting for otherwise, a disk for instance, is not waited for.
-    if !capture_ended && tokio::time::timeout(2 * CLOSING, capture).await.is_err() {
-        tracing::debug!("capture is not at its end in time");
+    if !capture_ended {
+        match tokio::time::timeout(2 * CLOSING, capture).await {
+            Ok(Ok(Ok(()))) => {}
+            // The outcome stands: it is about what is durable already. The next run meets what is wrong.
+            Ok(Ok(Err(error))) => tracing::warn!(error = %chain(&error), "capture failed while it ended"),
+            Ok(Err(_)) => tracing::error!("capture panicked while it ended"),
+            Err(_) => {
+                tracing::warn!("capture is not at its end in time; the source may not know where we are")
+            }
+        }
     }
     feed.publish(&status);
     // A short run may end between two of the regular trims.

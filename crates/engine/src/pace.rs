@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::capture::chain;
 use crate::meter::Meter;
 use crate::retry::Backoff;
-use crate::throttle::{EVERY, Throttle, WATCH};
+use crate::throttle::Throttle;
 
 /// The pace of all streams of a copy together.
 pub(crate) struct Pace {
@@ -114,7 +114,7 @@ impl Pace {
             throttle.sample(began.elapsed(), &load, self.passed.load(Ordering::Relaxed));
             self.limit.send_replace(throttle.limit());
             meter.throttle(throttle.reason());
-            tokio::time::sleep(if throttle.limit().is_some() { EVERY } else { WATCH }).await;
+            tokio::time::sleep(throttle.pause()).await;
         }
     }
 }

@@ -22,10 +22,10 @@ const CUT: f64 = 0.25;
 /// the floor to full speed on a source that is not hurt, while one slow answer a second leaves the share at the floor: the
 /// slowest of a hundred transactions is what an application is judged by.
 const STEP: f64 = 0.000_025;
-/// From one probe to the next while there is no limit: a source that becomes busy waits for the copy's retreat for so long.
-pub(crate) const WATCH: Duration = Duration::from_millis(20);
+/// From one probe to the next while the source is ours: one that becomes busy waits for the copy's retreat for so long.
+const WATCH: Duration = Duration::from_millis(20);
 /// From one probe to the next under a limit. What is learned from each depends on it.
-pub(crate) const EVERY: Duration = Duration::from_millis(50);
+const EVERY: Duration = Duration::from_millis(50);
 /// Others who worked longer than this have to be quiet for as long before the source is ours again.
 const QUIET: Duration = Duration::from_secs(1);
 /// What the best latency may be exceeded by, beyond its half: a core that is free takes a process up within a few
@@ -85,6 +85,11 @@ impl Throttle {
     pub(crate) fn limit(&self) -> Option<u64> {
         let full = self.full.unwrap_or(FULL_BYTES_PER_SECOND);
         self.held().map(|share| (share * full).max(FLOOR_BYTES_PER_SECOND) as u64)
+    }
+
+    /// Until the next probe. While others work every one is learned from, also at full speed.
+    pub(crate) fn pause(&self) -> Duration {
+        if self.limit().is_none() && self.others.is_none() { WATCH } else { EVERY }
     }
 
     /// What a probe found at this time, since the copy began, and how many bytes had been copied by then.
