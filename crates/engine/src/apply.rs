@@ -195,7 +195,7 @@ impl Applying {
             &self.meter,
         );
         let ended = self.follow(lanes, goal).await?;
-        if ended == Ended::Reached && matches!(goal, Goal::Settled) && self.held.is_empty() {
+        if ended == Ended::Reached && matches!(goal, Goal::Settled) && self.may_settle() {
             self.settle().await?;
         }
         Ok(ended)
@@ -209,11 +209,15 @@ impl Applying {
         if !mutant::on(mutant::APPLY_SETTLES_BLINDLY) {
             self.adopt(applier.record(), &self.writer.ledger(&self.owner).await?)?;
         }
-        if self.held.is_empty() {
+        if self.may_settle() {
             applier.settle().await?;
             self.cuts.settle();
         }
         Ok(())
+    }
+
+    fn may_settle(&self) -> bool {
+        self.held.is_empty() || mutant::on(mutant::APPLY_SETTLES_HELD)
     }
 
     /// Takes over what the target has on record: of a hold or a fetched row whose answer was lost this process knows

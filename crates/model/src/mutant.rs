@@ -82,6 +82,8 @@ mutants! {
         "a commit whose answer was lost is taken for undone";
     APPLY_SETTLES_EARLY = "apply-settles-early":
         "the cuts are dropped once everything captured so far is applied";
+    APPLY_SETTLES_HELD = "apply-settles-held":
+        "the cuts are dropped while held changes still need them";
     APPLY_SKIPS_REFUSED = "apply-skips-refused":
         "after a refused change its table goes on";
     // What the simulation found, undone again.
