@@ -180,6 +180,12 @@ impl Reader for PostgresReader {
         Ok(Box::new(Stream::connect(&self.settings, &name, &name, after.order, snapshot.xmax).await?))
     }
 
+    async fn keeps(&self, stream: &str, position: &Position) -> Result<()> {
+        let mut client = self.asking().await?;
+        client.doing("ask whether the log is still kept");
+        stream::check_kept(&mut client, &sql::object_name(stream), position.order).await
+    }
+
     async fn wave(&self, tables: &[&Table], readers: usize) -> Result<Box<dyn Wave>> {
         let mut sessions = self.sessions(2 + readers.max(1)).await?;
         let none = || Error::new(ErrorKind::Connect, "open a session");

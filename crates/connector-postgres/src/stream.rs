@@ -312,8 +312,35 @@ pub(crate) async fn name_blocker(client: &mut Client, error: Error) -> Error {
     }
 }
 
+/// Where our slot stands.
+struct Slot {
+    confirmed: String,
+    /// The session that reads it, or nothing.
+    reader: String,
+}
+
 /// The server itself begins later, without a word, where a slot has been moved on; so it is asked before.
 async fn check_slot(client: &mut Client, slot: &str, after: u64) -> Result<()> {
+    let Slot { confirmed, reader } = kept_slot(client, slot, after).await?;
+    let Some(standing) = lsn::parse(&confirmed) else {
+        return Err(lost(slot).with("because", "the slot has no position"));
+    };
+    if standing > after {
+        let why = format!("the slot stands at {confirmed} already, and we at {}", lsn::format(after));
+        return Err(lost(slot).with("because", why));
+    }
+    if !reader.is_empty() {
+        return Err(in_use(slot).with("held by session", reader));
+    }
+    Ok(())
+}
+
+/// Our slot, on a server whose log reaches to `position`.
+pub(crate) async fn check_kept(client: &mut Client, slot: &str, position: u64) -> Result<()> {
+    kept_slot(client, slot, position).await.map(drop)
+}
+
+async fn kept_slot(client: &mut Client, slot: &str, position: u64) -> Result<Slot> {
     let sql = format!(
         "SELECT s.plugin, s.database = current_database(), s.confirmed_flush_lsn, s.wal_status, s.active_pid,
                 CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
@@ -335,23 +362,15 @@ async fn check_slot(client: &mut Client, slot: &str, after: u64) -> Result<()> {
     if cell(3) == "lost" {
         return Err(lost("the server has removed log that the slot needed"));
     }
-    let Some(confirmed) = lsn::parse(cell(2)) else { return Err(lost("the slot has no position")) };
-    if confirmed > after {
-        let why = format!("the slot stands at {} already, and we at {}", cell(2), lsn::format(after));
-        return Err(lost(&why));
-    }
-    if lsn::parse(cell(5)).is_some_and(|end| end < after) {
+    if lsn::parse(cell(5)).is_some_and(|end| end < position) {
         let why = format!(
             "the server's log ends at {}, before our {}: was it restored?",
             cell(5),
-            lsn::format(after)
+            lsn::format(position)
         );
         return Err(lost(&why));
     }
-    if !cell(4).is_empty() {
-        return Err(in_use(slot).with("held by session", cell(4)));
-    }
-    Ok(())
+    Ok(Slot { confirmed: cell(2).to_owned(), reader: cell(4).to_owned() })
 }
 
 fn lost(slot: &str) -> Error {

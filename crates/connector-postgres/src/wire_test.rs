@@ -11,7 +11,7 @@ use model::{Change, Value};
 
 use crate::error::{db_error, sqlstate};
 use crate::lsn;
-use crate::stream::{Stream, create_slot};
+use crate::stream::{Stream, check_kept, create_slot};
 use crate::url::Settings;
 use crate::wire::{Client, EXACT_TEXT};
 
@@ -430,12 +430,17 @@ async fn the_log() {
     assert!(events.iter().any(
         |event| matches!(event, Event::Change(Change::Insert { new, .. }) if new[1] == Value::text("after"))
     ));
+    check_kept(client, "s", position.order).await.unwrap();
     drop(stream);
-    for (position, kind) in [(after, ErrorKind::LogLost), (u64::MAX, ErrorKind::LogLost)] {
+    for position in [after, u64::MAX] {
         assert_eq!(
             Stream::connect(&settings, "s", "Some pub", position, near).await.err().unwrap().kind,
-            kind
+            ErrorKind::LogLost
         );
+    }
+    // Another server would have no such slot, or stand elsewhere.
+    for (slot, position) in [("s", u64::MAX), ("other", after)] {
+        assert_eq!(check_kept(client, slot, position).await.unwrap_err().kind, ErrorKind::LogLost);
     }
 }
 

@@ -148,21 +148,26 @@ fn present_triggers(connection: &Connection) -> rusqlite::Result<BTreeMap<String
 
 /// Makes sure that the log holds every change after `after`, of tables that still are as they were planned.
 pub(crate) fn verify(connection: &Connection, stream: &str, catalog: &Catalog, after: u64) -> Result<()> {
+    keeps(connection, stream, after)?;
+    let low = low(connection).during("check the change log")?;
+    if after < low {
+        return Err(lost(format!("it begins at {low}")).with("position", after));
+    }
+    verify_tables(connection, catalog)
+}
+
+/// Makes sure that this is the stream's log, and that it reaches to this position.
+pub(crate) fn keeps(connection: &Connection, stream: &str, position: u64) -> Result<()> {
     if !exists(connection) {
         return Err(lost("the change log is not there"));
     }
     same_stream(connection, stream)?;
-    let operation = "check the change log";
-    let low = low(connection).during(operation)?;
-    if after < low {
-        return Err(lost(format!("it begins at {low}")).with("position", after));
-    }
     let end = end(connection)?;
-    if after > end {
+    if position > end {
         return Err(lost(format!("it ends at {end}: was the file replaced by an older copy?"))
-            .with("position", after));
+            .with("position", position));
     }
-    verify_tables(connection, catalog)
+    Ok(())
 }
 
 /// Makes sure that the tables are as they were planned and that every change of them is logged.

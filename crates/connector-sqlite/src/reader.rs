@@ -74,6 +74,11 @@ impl Reader for SqliteReader {
         Ok(Box::new(capture))
     }
 
+    async fn keeps(&self, stream: &str, position: &Position) -> Result<()> {
+        let (stream, position) = (stream.to_owned(), position.order);
+        self.run(move |connection| log::keeps(connection, &stream, position)).await
+    }
+
     async fn wave(&self, _tables: &[&Table], readers: usize) -> Result<Box<dyn Wave>> {
         // The snapshot is of the whole file, so it does not matter which tables are read under it.
         let path = self.path.clone();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector::{Claim, Copied, ErrorKind, NativeSchema, Owner, Reader, RowCut, Writer, failpoint};
-use model::{Catalog, Loaded, Position};
+use model::{Catalog, Loaded, Position, mutant};
 use tokio::sync::watch;
 
 use crate::apply::{Applying, Ended, Goal};
@@ -68,17 +68,18 @@ pub async fn run(
         // Long where there are many tables, and not asked for any more once everything is built.
         native: plan.native.filter(|_| !claim.finished),
         settings,
+        start: plan.start,
         journal,
         captured,
         meter,
         trimmable: Arc::new(AtomicU64::new(0)),
         stop: halted,
     };
-    let mut capture = feed.start_capture(append, plan.start)?;
+    let mut capture = feed.start_capture(append)?;
     let mut capture_ended = false;
     let outcome = tokio::select! {
         biased;
-        outcome = feed.pipeline(claim) => outcome,
+        outcome = feed.work(claim) => outcome,
         failed = capture_failed(&mut capture, &mut capture_ended) => Err(failed),
         failed = feed.watch(&status) => Err(failed),
         never = throw(&halt, stop) => match never {},
@@ -259,6 +260,8 @@ struct Feed {
     catalog: Arc<Catalog>,
     native: Option<NativeSchema>,
     settings: Settings,
+    /// The log was prepared here.
+    start: Position,
     journal: Journal,
     captured: watch::Sender<Option<Position>>,
     meter: Arc<Meter>,
@@ -267,6 +270,27 @@ struct Feed {
 }
 
 impl Feed {
+    /// The pipeline, and the source's word at its end that it still is the one whose log is followed. While capture is not
+    /// connected another server may take over: its cuts and positions do not belong to the log, which may have passed them.
+    async fn work(&self, claim: Claim) -> Result<Outcome, Error> {
+        let outcome = self.pipeline(claim).await;
+        if matches!(outcome, Ok(Outcome::Stopped)) || mutant::on(mutant::RUN_ENDS_UNASKED) {
+            return outcome;
+        }
+        let position = self.journal.last().map_or_else(|| self.start.clone(), |(_, position)| position);
+        let keeps = || self.reader.keeps(&self.settings.name, &position);
+        match outcome {
+            Ok(outcome) => Ok(self.persist("source", keeps).await?.map_or(Outcome::Stopped, |()| outcome)),
+            Err(failed) => match tokio::time::timeout(PATIENCE, keeps()).await {
+                Ok(Err(cause)) if cause.kind == ErrorKind::LogLost => {
+                    tracing::warn!(error = %chain(&failed), "what a source does whose log is lost");
+                    Err(cause.into())
+                }
+                _ => Err(failed),
+            },
+        }
+    }
+
     /// The order of the work: tables, copy, keys, the log up to where all cuts are settled, the rest of the schema,
     /// and then the log for as long as is asked.
     async fn pipeline(&self, claim: Claim) -> Result<Outcome, Error> {
@@ -497,7 +521,6 @@ impl Feed {
     fn start_capture(
         &self,
         append: Append,
-        start: Position,
     ) -> Result<tokio::sync::oneshot::Receiver<Result<(), Error>>, Error> {
         let capturing = Capturing {
             clock: Arc::clone(&self.machine.clock),
@@ -505,7 +528,7 @@ impl Feed {
             stream: self.settings.name.clone(),
             catalog: Arc::clone(&self.catalog),
             journal: self.journal.clone(),
-            start,
+            start: self.start.clone(),
             captured: self.captured.clone(),
             meter: Arc::clone(&self.meter),
             stop: self.stop.clone(),

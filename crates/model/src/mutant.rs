@@ -99,6 +99,8 @@ mutants! {
         "a row fetched alone is written to a target that was put back";
     APPLY_SETTLES_BLINDLY = "apply-settles-blindly":
         "a target that was put back is told that it has everything";
+    RUN_ENDS_UNASKED = "run-ends-unasked":
+        "what another server said that took over unseen is believed";
     APPLY_FORGETS_HOLD = "apply-forgets-hold":
         "a hold is forgotten in memory and stays on record";
 }

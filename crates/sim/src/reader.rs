@@ -99,6 +99,20 @@ impl connector::Reader for Reader {
         Ok(Box::new(capture.await?))
     }
 
+    async fn keeps(&self, _stream: &str, position: &Position) -> Result<()> {
+        let order = position.order;
+        self.ask("ask whether the log is kept", |inner| {
+            if inner.failed_over {
+                return Err(
+                    Error::new(ErrorKind::LogLost, "ask whether the log is kept").with("after", order)
+                );
+            }
+            inner.confirmed = true;
+            Ok(())
+        })
+        .await
+    }
+
     async fn wave(&self, tables: &[&Table], _readers: usize) -> Result<Box<dyn connector::Wave>> {
         let connection = self.world.connect(Side::Source).await?;
         let world = self.world.clone();
