@@ -45,6 +45,8 @@ pub(crate) struct Applying {
     pub(crate) settings: Settings,
     pub(crate) journal: Journal,
     pub(crate) captured: watch::Receiver<Option<Position>>,
+    /// What this waits for `captured` to reach.
+    pub(crate) awaited: watch::Sender<Option<Position>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) cuts: Cuts,
@@ -254,6 +256,7 @@ impl Applying {
         let mut stop = self.stop.clone();
         let mut durable = self.journal.durable();
         let mut captured = self.captured.clone();
+        self.awaited.send_replace(self.asked(goal).cloned());
         let mut applied = lanes.applied();
         let resumed = u64::from(!mutant::on(mutant::APPLY_RESUMES_AT_LAST) || *applied.borrow() == 0);
         let mut cursor = self.journal.cursor(*applied.borrow() + resumed)?;
@@ -336,6 +339,14 @@ impl Applying {
         }
     }
 
+    fn asked<'a>(&'a self, goal: &'a Goal) -> Option<&'a Position> {
+        match goal {
+            Goal::Never => None,
+            Goal::Settled => Some(&self.settled),
+            Goal::Position(position) => Some(position),
+        }
+    }
+
     /// `due` is the last transaction that the goal asks for, once that is known. A busy source goes on meanwhile.
     fn reached(
         &self,
@@ -344,11 +355,7 @@ impl Applying {
         applied: u64,
         due: &mut Option<u64>,
     ) -> bool {
-        let position = match goal {
-            Goal::Never => return false,
-            Goal::Settled => &self.settled,
-            Goal::Position(position) => position,
-        };
+        let Some(position) = self.asked(goal) else { return false };
         // In this order: what was captured up to the position is durable by now, under a number no higher.
         let captured = self.captured.borrow().as_ref().is_some_and(|captured| captured >= position)
             || (mutant::on(mutant::APPLY_SETTLES_EARLY) && matches!(goal, Goal::Settled));

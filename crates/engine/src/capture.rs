@@ -28,6 +28,8 @@ pub(crate) struct Capturing {
     pub(crate) start: Position,
     /// Up to where the source's log is durable in the journal, quiet stretches included.
     pub(crate) captured: watch::Sender<Option<Position>>,
+    /// Somebody waits until `captured` reaches this.
+    pub(crate) awaited: watch::Receiver<Option<Position>>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -62,7 +64,7 @@ impl Capturing {
 
     async fn session(&mut self, append: &mut Append, backoff: &mut Backoff) -> Result<(), Error> {
         let after = self.journal.last().map_or_else(|| self.start.clone(), |(_, position)| position);
-        let mut stop = self.stop.clone();
+        let (mut stop, mut awaited) = (self.stop.clone(), self.awaited.clone());
         let mut capture = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
@@ -72,6 +74,7 @@ impl Capturing {
         self.captured.send_replace(Some(after.clone()));
         let mut session = Session {
             clock: self.clock.as_ref(),
+            awaited: self.awaited.clone(),
             append,
             last: after,
             open: false,
@@ -89,6 +92,8 @@ impl Capturing {
                 delivered = capture.next(&mut events) => delivered?,
                 () = tokio::time::sleep_until(session.sync_due), if session.unsynced => {}
                 () = tokio::time::sleep_until(session.idle_due), if session.idle.is_some() => {}
+                // The sender lives as long as the feed.
+                Ok(()) = awaited.changed(), if session.idle.is_some() => {}
             }
             backoff.reset();
             self.meter.retrying("capture", None);
@@ -111,15 +116,16 @@ impl Capturing {
 /// A source that is told where we are may take so long to hear it.
 pub(crate) const CLOSING: Duration = Duration::from_secs(1);
 
-/// A quiet stretch of the log is journaled at most this often: each costs an fsync here and an update of the
-/// progress on the target.
-const IDLE_EVERY: Duration = Duration::from_millis(200);
+/// A quiet stretch of the log that nobody waits for is journaled at most this often: each costs an fsync here, on a disk
+/// that may be the source's, and an update of the progress on the target. A source that is shut down waits for it.
+const IDLE_EVERY: Duration = Duration::from_secs(1);
 
 /// The journal is synced at most this often while the log flows: what comes in between shares one fsync.
 const SYNC_EVERY: Duration = Duration::from_millis(10);
 
 struct Session<'a> {
     clock: &'a dyn Clock,
+    awaited: watch::Receiver<Option<Position>>,
     append: &'a mut Append,
     /// The last boundary that was appended.
     last: Position,
@@ -186,7 +192,11 @@ impl Session<'_> {
     /// A quiet stretch is journaled as a transaction without changes: only what is durable here may be
     /// acknowledged, or the next capture would ask for a position that the source has let go of.
     fn append_idle(&mut self) {
-        if self.open || Instant::now() < self.idle_due {
+        let awaited = |idle: &Position| {
+            self.awaited.borrow().as_ref().is_some_and(|awaited| self.last < *awaited && awaited <= idle)
+        };
+        let due = Instant::now() >= self.idle_due;
+        if self.open || !self.idle.as_ref().is_some_and(|idle| due || awaited(idle)) {
             return;
         }
         let Some(position) = self.idle.take() else { return };

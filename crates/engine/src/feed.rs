@@ -58,7 +58,7 @@ pub async fn run(
     let meter = Arc::new(Meter::new(&settings.name, Arc::clone(&machine.clock)));
     meter.planned(&plan.catalog);
     meter.resumed(claim.progress.as_ref());
-    let (captured, _) = watch::channel(None);
+    let (captured, awaited) = (watch::channel(None).0, watch::channel(None).0);
     let feed = Feed {
         reader,
         writer,
@@ -71,6 +71,7 @@ pub async fn run(
         start: plan.start,
         journal,
         captured,
+        awaited,
         meter,
         trimmable: Arc::new(AtomicU64::new(0)),
         stop: halted,
@@ -264,6 +265,7 @@ struct Feed {
     start: Position,
     journal: Journal,
     captured: watch::Sender<Option<Position>>,
+    awaited: watch::Sender<Option<Position>>,
     meter: Arc<Meter>,
     trimmable: Arc<AtomicU64>,
     stop: watch::Receiver<bool>,
@@ -330,6 +332,7 @@ impl Feed {
     async fn captured(&self) -> Result<Outcome, Error> {
         let asked = self.persist("position", || self.reader.position()).await?;
         let Some(asked) = asked else { return Ok(Outcome::Stopped) };
+        self.awaited.send_replace(Some(asked.clone()));
         let (mut captured, mut stop) = (self.captured.subscribe(), self.stop.clone());
         tokio::select! {
             biased;
@@ -413,6 +416,7 @@ impl Feed {
             settings: self.settings.clone(),
             journal: self.journal.clone(),
             captured: self.captured.subscribe(),
+            awaited: self.awaited.clone(),
             meter: Arc::clone(&self.meter),
             stop: self.stop.clone(),
             cuts,
@@ -530,6 +534,7 @@ impl Feed {
             journal: self.journal.clone(),
             start: self.start.clone(),
             captured: self.captured.clone(),
+            awaited: self.awaited.subscribe(),
             meter: Arc::clone(&self.meter),
             stop: self.stop.clone(),
         };

@@ -85,7 +85,7 @@ impl Wanted {
 }
 
 /// A sabotage that needs more is caught by luck.
-const HISTORIES_PER_MUTANT: u64 = 20_000;
+const HISTORIES_PER_MUTANT: u64 = 100_000;
 
 #[cfg(not(feature = "mutants"))]
 fn mutants(_many: &Many) -> Result<bool, String> {

@@ -14,7 +14,7 @@ const ONCE_BROKEN: &[(&str, u64)] = &[
     ("journal-follows-names", 108),
     ("journal-zero-format", 3158),
     ("apply-believes-memory", 300),
-    ("apply-fetches-blindly", 16049),
+    ("apply-fetches-blindly", 23929),
     ("apply-forgets-hold", 96),
     ("capture-resumes-unsynced", 2),
     ("run-ends-unasked", 2912),
