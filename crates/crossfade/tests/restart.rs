@@ -205,6 +205,7 @@ fn p05_a_paused_owner_that_wakes_after_a_takeover_does_no_harm() {
     let pair = Pair::start();
     let stage = pair.stage(CROSSFADE);
     shop::create(&stage.source, 1_000);
+    stage.on_source(LETS_GO_SOON);
     let writers = shop::write(&stage.source, Load::default());
     let mut old = stage.run(&[]);
     stage.wait_following(&mut old);
@@ -221,6 +222,27 @@ fn p05_a_paused_owner_that_wakes_after_a_takeover_does_no_harm() {
     stage.caught_up();
     stage.assert_equal();
 }
+
+#[test]
+fn p05_a_paused_owner_whose_successor_has_ended_is_told_of_the_takeover() {
+    let pair = Pair::start();
+    let stage = pair.stage(CROSSFADE);
+    stage.on_source("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    stage.on_source(LETS_GO_SOON);
+    let mut old = stage.run(&[]);
+    stage.wait_following(&mut old);
+    old.pause();
+    stage.on_source("INSERT INTO t VALUES (2)");
+    stage.run_command(&["--until", "caught-up", "--take-over"]).output().assert_code(0);
+    // The slot is free and ahead of what the old one has; to begin anew would be the wrong advice.
+    old.resume();
+    old.wait().assert_code(1).assert_says(&["CF-FENCED"]);
+    stage.caught_up();
+    stage.assert_equal();
+}
+
+/// The source lets go of a client that stands still.
+const LETS_GO_SOON: &str = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET wal_sender_timeout = ''3s''', current_database()); END $$";
 
 #[test]
 fn p07_a_slot_that_waits_for_an_idle_transaction_says_for_which() {

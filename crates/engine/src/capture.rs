@@ -47,6 +47,8 @@ impl Capturing {
             if !mutant::on(mutant::CAPTURE_RESUMES_UNSYNCED) {
                 append.sync()?;
             }
+            // An owner that was taken over while it stood still must not take the log from its successor.
+            append.check_owner()?;
             match self.session(&mut append, &mut backoff).await {
                 Err(Error::Connector(error)) if can_retry(&error) => {
                     tracing::warn!(error = %chain(&error), "capture lost the source; trying again");
@@ -57,7 +59,12 @@ impl Capturing {
                         () = backoff.wait() => {}
                     }
                 }
-                other => return other,
+                Err(error) => {
+                    // Its successor has let the source free what this one would ask for: that is no loss.
+                    append.check_owner()?;
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
             }
         }
     }

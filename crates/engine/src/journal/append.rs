@@ -219,6 +219,11 @@ impl Append {
         Ok(self.shared.chain().last.as_ref().map(|(_, position)| position.clone()))
     }
 
+    /// `Fenced` when somebody has taken the journal over.
+    pub(crate) fn check_owner(&self) -> Result<(), Error> {
+        segment::check_owner(self.shared.disk.as_ref(), &self.shared.dir, self.id.epoch)
+    }
+
     /// The order is what safety rests on: bytes, fsync, still the owner, and only then the news. Before the owner
     /// check a newer owner may not have read these bytes, and the source would be told to free what nobody has.
     fn make_durable(&mut self) -> Result<(), Error> {
@@ -233,7 +238,7 @@ impl Append {
             return Err(Error::io("sync the journal segment", &self.path)(source));
         }
         self.synced = self.written;
-        segment::check_owner(self.shared.disk.as_ref(), &self.shared.dir, self.id.epoch)?;
+        self.check_owner()?;
         if let Some(committed) = self.committed.take() {
             self.publish(committed);
         }
