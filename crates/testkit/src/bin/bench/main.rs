@@ -43,7 +43,14 @@ struct Benchmark {
 
 /// In the page's order.
 const BENCHMARKS: &[Benchmark] = &[
-    Benchmark { names: &["copy-narrow"], measure: |bench, _| vec![copy::narrow(bench)] },
+    Benchmark {
+        names: &["copy-narrow"],
+        measure: |bench, _| vec![copy::narrow(bench, "copy-narrow", 5_000_000)],
+    },
+    Benchmark {
+        names: &["copy-huge"],
+        measure: |bench, _| vec![copy::narrow(bench, "copy-huge", 20_000_000)],
+    },
     Benchmark { names: &["copy-wide"], measure: |bench, _| vec![copy::wide(bench)] },
     Benchmark { names: &["copy-many"], measure: |bench, _| vec![copy::many(bench)] },
     Benchmark { names: &["database"], measure: |bench, _| vec![database::still(bench)] },
