@@ -181,7 +181,8 @@ impl Reader for PostgresReader {
     }
 
     async fn keeps(&self, stream: &str, position: &Position) -> Result<()> {
-        let mut client = self.asking().await?;
+        // A new session: one that is kept may lead to a server that is not the source any more, as those of the copy do not.
+        let mut client = self.session().await?;
         client.doing("ask whether the log is still kept");
         stream::check_kept(&mut client, &sql::object_name(stream), position.order).await
     }

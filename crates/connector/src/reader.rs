@@ -46,10 +46,10 @@ pub trait Reader: Send + Sync {
     /// Reads one row by its key, with a cut of its own.
     async fn fetch(&self, table: &Table, key: &Key) -> Result<Fetched>;
 
-    /// `LogLost` unless the source still is the one whose log was followed up to `position`, which must be one that a
-    /// capture of this stream has delivered, and still keeps the log for the stream: a replica may have taken over, or the
-    /// source been restored, while nobody followed the log. What the source has said before a success of this is of the
-    /// same log.
+    /// `LogLost` unless the source that is reached now keeps its log for the stream and has come as far as `position`, a
+    /// position that this reader has given out: a replica may have taken over, or the source been restored, while nobody
+    /// followed the log. A source that was restored together with what keeps its log, and has passed `position` again, is
+    /// not told apart.
     async fn keeps(&self, stream: &str, position: &Position) -> Result<()>;
 
     /// The end of the log now: everything that has been committed before this call lies at or before it.

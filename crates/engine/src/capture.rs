@@ -59,12 +59,7 @@ impl Capturing {
                         () = backoff.wait() => {}
                     }
                 }
-                Err(error) => {
-                    // Its successor has let the source free what this one would ask for: that is no loss.
-                    append.check_owner()?;
-                    return Err(error);
-                }
-                Ok(()) => return Ok(()),
+                ended => return ended,
             }
         }
     }
@@ -202,11 +197,11 @@ impl Session<'_> {
         let awaited = |idle: &Position| {
             self.awaited.borrow().as_ref().is_some_and(|awaited| self.last < *awaited && awaited <= idle)
         };
-        let due = Instant::now() >= self.idle_due;
-        if self.open || !self.idle.as_ref().is_some_and(|idle| due || awaited(idle)) {
+        if self.open {
             return;
         }
-        let Some(position) = self.idle.take() else { return };
+        let due = Instant::now() >= self.idle_due;
+        let Some(position) = self.idle.take_if(|idle| due || awaited(idle)) else { return };
         self.idle_due = Instant::now() + IDLE_EVERY;
         self.append.begin(Transaction {
             seq: 0,

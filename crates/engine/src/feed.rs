@@ -78,11 +78,21 @@ pub async fn run(
     };
     let mut capture = feed.start_capture(append)?;
     let mut capture_ended = false;
+    let work = async {
+        let failed = tokio::select! {
+            biased;
+            outcome = feed.work(claim) => match outcome {
+                Ok(outcome) => return Ok(outcome),
+                Err(failed) => failed,
+            },
+            failed = capture_failed(&mut capture, &mut capture_ended) => failed,
+            failed = feed.watch(&status) => failed,
+        };
+        Err(feed.cause(failed).await)
+    };
     let outcome = tokio::select! {
         biased;
-        outcome = feed.work(claim) => outcome,
-        failed = capture_failed(&mut capture, &mut capture_ended) => Err(failed),
-        failed = feed.watch(&status) => Err(failed),
+        outcome = work => outcome,
         never = throw(&halt, stop) => match never {},
     };
     halt.send_replace(true);
@@ -275,22 +285,34 @@ impl Feed {
     /// The pipeline, and the source's word at its end that it still is the one whose log is followed. While capture is not
     /// connected another server may take over: its cuts and positions do not belong to the log, which may have passed them.
     async fn work(&self, claim: Claim) -> Result<Outcome, Error> {
-        let outcome = self.pipeline(claim).await;
-        if matches!(outcome, Ok(Outcome::Stopped)) || mutant::on(mutant::RUN_ENDS_UNASKED) {
-            return outcome;
+        let outcome = self.pipeline(claim).await?;
+        if outcome == Outcome::Stopped || mutant::on(mutant::RUN_ENDS_UNASKED) {
+            return Ok(outcome);
         }
+        Ok(self.same_source().await?.map_or(Outcome::Stopped, |()| outcome))
+    }
+
+    async fn same_source(&self) -> Result<Option<()>, Error> {
         let position = self.journal.last().map_or_else(|| self.start.clone(), |(_, position)| position);
-        let keeps = || self.reader.keeps(&self.settings.name, &position);
-        match outcome {
-            Ok(outcome) => Ok(self.persist("source", keeps).await?.map_or(Outcome::Stopped, |()| outcome)),
-            Err(failed) => match tokio::time::timeout(PATIENCE, keeps()).await {
-                Ok(Err(cause)) if cause.kind == ErrorKind::LogLost => {
-                    tracing::warn!(error = %chain(&failed), "what a source does whose log is lost");
-                    Err(cause.into())
-                }
-                _ => Err(failed),
-            },
+        self.persist("source", || self.reader.keeps(&self.settings.name, &position)).await
+    }
+
+    /// Why the run must end, where what has failed only follows from it: another server may have taken over from the source,
+    /// and another owner from us, who lets the source free what we would ask for and may have ended by now.
+    async fn cause(&self, failed: Error) -> Error {
+        tracing::warn!(error = %chain(&failed), "the run cannot go on");
+        if is(&failed, ErrorKind::Fenced) || mutant::on(mutant::RUN_ENDS_UNASKED) {
+            return failed;
         }
+        let cause = tokio::time::timeout(PATIENCE, async {
+            let lost = match is(&failed, ErrorKind::LogLost) {
+                true => None,
+                false => Some(self.same_source().await.err().filter(|error| is(error, ErrorKind::LogLost))?),
+            };
+            let ledger = self.persist("owner", || self.writer.ledger(&self.owner)).await;
+            ledger.err().filter(|error| is(error, ErrorKind::Fenced)).or(lost)
+        });
+        cause.await.ok().flatten().unwrap_or(failed)
     }
 
     /// The order of the work: tables, copy, keys, the log up to where all cuts are settled, the rest of the schema,
@@ -616,11 +638,15 @@ impl Feed {
     }
 }
 
-/// For questions whose answer is only shown.
+/// For questions that nothing waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const EVERY_SECOND: u64 = 4;
 const EVERY_TEN_SECONDS: u64 = 40;
+
+fn is(error: &Error, kind: ErrorKind) -> bool {
+    matches!(error, Error::Connector(error) if error.kind == kind)
+}
 
 async fn capture_failed(
     capture: &mut tokio::sync::oneshot::Receiver<Result<(), Error>>,

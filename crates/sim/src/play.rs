@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use connector::ErrorKind;
 use engine::machine::{CaptureRuns, Machine};
@@ -79,6 +80,8 @@ struct Process {
     last: bool,
     /// The end of the source's log when it was started.
     asked: u64,
+    /// The source has confirmed to it that it still is the same.
+    confirmed: Arc<AtomicBool>,
 }
 
 enum Event {
@@ -194,6 +197,9 @@ impl Player<'_> {
         }
         let number = process.number;
         self.world.lock().tell(|| format!("process {number} ended: {result:?}"));
+        if let Ok(Ok(outcome)) = &result {
+            self.same_source(process, *outcome);
+        }
         match result {
             Err(panic) => self.world.lock().false_alarm(panic.to_string()),
             Ok(Err(error)) => self.failed(process, &error),
@@ -218,16 +224,18 @@ impl Player<'_> {
         false
     }
 
+    /// What is said at the end is said of one source. Of a failover in its last moment, after the source's word, it cannot know.
+    fn same_source(&self, process: &Process, outcome: Outcome) {
+        let mut inner = self.world.lock();
+        if outcome != Outcome::Stopped && inner.failed_over && !process.confirmed.load(Ordering::Relaxed) {
+            let what = format!("the source has lost transactions, and it says {outcome:?}");
+            inner.violated(invariant::CAUGHT_UP, what);
+        }
+    }
+
     /// Everything that had been committed when it was started is applied.
     fn caught_up(&self, process: &Process) {
         let mut inner = self.world.lock();
-        // It cannot know of a failover in its last moment, after the source's word.
-        if inner.failed_over && !inner.confirmed {
-            inner.violated(
-                invariant::CAUGHT_UP,
-                "the source has lost transactions, and nobody says so".to_owned(),
-            );
-        }
         // It cannot know of a restore in its last moment.
         if !inner.target.finished && (process.last || !inner.restored) {
             inner.violated(invariant::CAUGHT_UP, "the schema is not finished".to_owned());
@@ -298,15 +306,16 @@ impl Process {
         let machine = Machine { clock: world.clock(), disk: Arc::new(disk), capture: CaptureRuns::AsATask };
         let (status_sender, status) = watch::channel(Status::new("sim"));
         let (stop, stopped) = watch::channel(false);
-        let (reader, writer) = (Reader::new(world.clone()), Writer::new(world.clone()));
+        let confirmed = Arc::new(AtomicBool::new(false));
+        let (reader, writer) =
+            (Reader::new(world.clone(), Arc::clone(&confirmed)), Writer::new(world.clone()));
         let feed = engine::run(Arc::new(reader), Arc::new(writer), machine, settings, status_sender, stopped);
         let feed = runtime.spawn(feed);
         let mut inner = world.lock();
         inner.tell(|| format!("process {number} starts, until {until:?}"));
         let (asked, last) = (inner.source.end, inner.is_calm());
-        inner.confirmed = false;
         drop(inner);
-        Some(Process { runtime, feed, stop, _status: status, number, last, asked })
+        Some(Process { runtime, feed, stop, _status: status, number, last, asked, confirmed })
     }
 
     fn go(&mut self, notify: Arc<Notify>) -> Event {

@@ -1,6 +1,8 @@
 //! The simulated source as the engine sees it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,11 +23,13 @@ use crate::world::{Connection, Inner, Side, World};
 
 pub(crate) struct Reader {
     world: World,
+    /// Set when the source has confirmed that it still is the same.
+    confirmed: Arc<AtomicBool>,
 }
 
 impl Reader {
-    pub(crate) fn new(world: World) -> Reader {
-        Reader { world }
+    pub(crate) fn new(world: World, confirmed: Arc<AtomicBool>) -> Reader {
+        Reader { world, confirmed }
     }
 
     async fn ask<T>(&self, operation: &'static str, act: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
@@ -100,14 +104,14 @@ impl connector::Reader for Reader {
     }
 
     async fn keeps(&self, _stream: &str, position: &Position) -> Result<()> {
-        let order = position.order;
-        self.ask("ask whether the log is kept", |inner| {
+        let (order, confirmed) = (position.order, Arc::clone(&self.confirmed));
+        self.ask("ask whether the log is kept", move |inner| {
             if inner.failed_over {
                 return Err(
                     Error::new(ErrorKind::LogLost, "ask whether the log is kept").with("after", order)
                 );
             }
-            inner.confirmed = true;
+            confirmed.store(true, Ordering::Relaxed);
             Ok(())
         })
         .await

@@ -79,8 +79,6 @@ pub(crate) struct Inner {
     pub acknowledged_before: u64,
     /// The source's history was cut off and continues otherwise; what it had is gone.
     pub failed_over: bool,
-    /// Since the process was started, the source has confirmed that it still is the same.
-    pub confirmed: bool,
     /// What the target had after each of its commits, for a restore.
     pub past: Vec<Target>,
     keep_past: bool,
@@ -147,7 +145,6 @@ impl World {
             freed: 0,
             acknowledged_before: 0,
             failed_over: false,
-            confirmed: false,
             past: Vec::new(),
             keep_past: history.faults.iter().any(|(_, fault)| matches!(fault, Fault::TargetRestored { .. })),
             restored: false,

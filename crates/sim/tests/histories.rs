@@ -15,9 +15,9 @@ const ONCE_BROKEN: &[(&str, u64)] = &[
     ("journal-zero-format", 3158),
     ("apply-believes-memory", 300),
     ("apply-fetches-blindly", 23929),
-    ("apply-forgets-hold", 96),
+    ("apply-forgets-hold", 704),
     ("capture-resumes-unsynced", 2),
-    ("run-ends-unasked", 2912),
+    ("run-ends-unasked", 628),
 ];
 
 /// These broke one too, but so rarely that no hunt for a sabotage would come upon them.
