@@ -126,9 +126,10 @@ fn behind(one: &Comparison, peer: &Samples) -> Option<String> {
         Ratio::Speed => format!("crossfade has {:.2} times the speed of {}", 1.0 / by, peer.name),
         Ratio::Cost => format!("{} is {by:.2} times as long {} as {}", one.title, one.ours.name, peer.name),
     };
+    let why = if one.why.is_empty() { String::new() } else { format!(" Why: {}", one.why) };
     match one.verdict(peer) {
-        Verdict::Missed => Some(format!("\n**Behind what is asked:** {how}. Why: {}\n", one.why)),
-        Verdict::Behind => Some(format!("\n**Behind:** {how}.\n")),
+        Verdict::Missed => Some(format!("\n**Behind what is asked:** {how}.{why}\n")),
+        Verdict::Behind => Some(format!("\n**Behind:** {how}.{why}\n")),
         Verdict::Holds if by > 1.0 => Some(format!("\nWithin what is asked, {how}.\n")),
         Verdict::Holds | Verdict::Free => None,
     }

@@ -114,7 +114,12 @@ impl Comparison {
 
     /// `why` is told when the bar is missed.
     pub(crate) fn bar(self, bar: f64, why: &str) -> Comparison {
-        Comparison { bar: Some(bar), why: why.into(), ..self }
+        Comparison { bar: Some(bar), ..self.because(why) }
+    }
+
+    /// Told where a peer is faster.
+    pub(crate) fn because(self, why: &str) -> Comparison {
+        Comparison { why: why.into(), ..self }
     }
 
     pub(crate) fn ratio_with(&self, peer: &Samples) -> f64 {

@@ -35,7 +35,9 @@ struct Mode {
     args: &'static str,
     /// The journal has the stream before the time begins.
     from_journal: bool,
-    bar: Option<(f64, &'static str)>,
+    bar: Option<f64>,
+    /// Told where it is behind.
+    why: &'static str,
 }
 
 const CATCH_UP: &str = "--until caught-up --apply catch-up";
@@ -45,32 +47,26 @@ const MODES: [Mode; 3] = [
         name: "apply",
         args: CATCH_UP,
         from_journal: true,
-        bar: Some((
-            3.0,
-            "more than half of the processor time are the target's own, to find, rewrite and log each row, and a third \
+        bar: Some(3.0),
+        why: "more than half of the processor time are the target's own, to find, rewrite and log each row, and a third \
              is reading, folding and encoding (profiles/README.md); the time includes crossfade's start, and each \
              group's durable commit, where a subscription commits asynchronously.",
-        )),
     },
     Mode {
         name: "catch-up",
         args: CATCH_UP,
         from_journal: false,
-        bar: Some((
-            1.5,
-            "two fifths of the processor time are the source's decoding and sending, a third the target's sessions, a \
+        bar: Some(1.5),
+        why: "two fifths of the processor time are the source's decoding and sending, a third the target's sessions, a \
              quarter crossfade (profiles/README.md), and of the two cores that all share a quarter is idle, waiting \
              for commits and for each other.",
-        )),
     },
     Mode {
         name: "strict",
         args: "--until caught-up --apply strict",
         from_journal: false,
-        bar: Some((
-            1.0,
-            "what is there is written at once, in smaller groups than while catching up, each with a durable commit.",
-        )),
+        bar: Some(1.0),
+        why: "what is there is written at once, in smaller groups than while catching up, each with a durable commit.",
     },
 ];
 
@@ -86,13 +82,17 @@ const HOT_ROW: [Mode; 2] = [
         name: "hot-row",
         args: CATCH_UP,
         from_journal: true,
-        bar: Some((
-            10.0,
-            "nearly a third of the time is the start: two servers' sessions, the end of the journal, the comparison of \
+        bar: Some(10.0),
+        why: "nearly a third of the time is the start: two servers' sessions, the end of the journal, the comparison of \
              the schema; the rest is reading the journal, and three commits.",
-        )),
     },
-    Mode { name: "hot-row-together", args: CATCH_UP, from_journal: false, bar: None },
+    Mode {
+        name: "hot-row-together",
+        args: CATCH_UP,
+        from_journal: false,
+        bar: None,
+        why: "the source decodes and sends each change.",
+    },
 ];
 
 pub(crate) fn hot_row(bench: &Bench, wanted: &[&str]) -> Vec<Section> {
@@ -101,24 +101,35 @@ pub(crate) fn hot_row(bench: &Bench, wanted: &[&str]) -> Vec<Section> {
 }
 
 pub(crate) fn bulk(bench: &Bench) -> Vec<Section> {
-    alone(bench, Stream::Bulk, "bulk", None)
+    alone(
+        bench,
+        Stream::Bulk,
+        "bulk",
+        "each change is journaled, fsynced and read again, on the two cores that both servers need.",
+    )
 }
 
 pub(crate) fn inserts(bench: &Bench) -> Vec<Section> {
-    alone(bench, Stream::Inserts, "inserts", None)
+    alone(
+        bench,
+        Stream::Inserts,
+        "inserts",
+        "nothing folds, and each row is journaled, fsynced and read again, on the two cores that both servers need.",
+    )
 }
 
 pub(crate) fn giant(bench: &Bench) -> Vec<Section> {
-    alone(bench, Stream::Giant, "giant", None)
+    alone(
+        bench,
+        Stream::Giant,
+        "giant",
+        "one transaction is written by one session, and only when all of it is in the journal: capture and apply come \
+         one after the other, where native replication writes while it receives.",
+    )
 }
 
-fn alone(
-    bench: &Bench,
-    stream: Stream,
-    name: &'static str,
-    bar: Option<(f64, &'static str)>,
-) -> Vec<Section> {
-    against_native(bench, stream, &[&Mode { name, args: CATCH_UP, from_journal: false, bar }])
+fn alone(bench: &Bench, stream: Stream, name: &'static str, why: &'static str) -> Vec<Section> {
+    against_native(bench, stream, &[&Mode { name, args: CATCH_UP, from_journal: false, bar: None, why }])
 }
 
 fn against_native(bench: &Bench, stream: Stream, modes: &[&Mode]) -> Vec<Section> {
@@ -212,10 +223,7 @@ impl<'a> Side<'a> {
                 stream.what(bench)
             ),
             commands: vec![stream.command(bench), command, native::CATCH_UP.into()],
-            comparisons: vec![match self.mode.bar {
-                Some((bar, why)) => time.bar(bar, why),
-                None => time,
-            }],
+            comparisons: vec![Comparison { bar: self.mode.bar, ..time.because(self.mode.why) }],
             figures,
         }
     }
