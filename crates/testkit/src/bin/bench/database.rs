@@ -1,14 +1,20 @@
 //! A whole database with keys, indexes and foreign keys: at rest, and with writers at work.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use crate::copy::noise;
 use crate::migration::{self, Costs, Migration};
 use crate::native::{self, Native};
-use crate::section::{Comparison, Section, grouped};
+use crate::section::{Comparison, Figure, Samples, Section, Unit, grouped};
 use crate::{Bench, contest, peer, pgbench, same};
 
 const UNTIL: &str = "--until caught-up";
+const AT_FULL_SPEED: &str = "--until caught-up --throttle off";
+
+const GIVES_WAY: &str = "crossfade";
+const UNTHROTTLED: &str = "crossfade --throttle off";
+const NATIVE: &str = "native replication";
 
 /// From nothing to everything, against the tools that move a database that rests.
 pub(crate) fn still(bench: &Bench) -> Section {
@@ -55,20 +61,25 @@ pub(crate) fn live(bench: &Bench) -> Section {
     pgbench::init(bench, "shop", 10);
     let writers = || pgbench::Writers::start(bench, &source, 300);
     let mut costs = Costs::of("crossfade");
-    let [ours, native] = contest::hold(
+    let noticed =
+        [GIVES_WAY, UNTHROTTLED, NATIVE].map(|name| Samples::of(format!("p99 of the writers beside {name}")));
+    let noticed = noticed.map(RefCell::new);
+    let moved = |args: &str, noticed: &RefCell<Samples>| {
+        let migration = Migration::begin(bench, "shop", "moved");
+        let writers = writers();
+        let measured = migration.run(args);
+        noticed.borrow_mut().push(writers.stop());
+        migration.run(UNTIL);
+        same::rows(bench, "shop", "moved");
+        migration.give_up();
+        measured
+    };
+    let [ours, unthrottled, native] = contest::hold(
         bench,
         [
-            ("crossfade", &mut || {
-                let migration = Migration::begin(bench, "shop", "moved");
-                let writers = writers();
-                let took = costs.add(migration.run(UNTIL));
-                writers.stop();
-                migration.run(UNTIL);
-                same::rows(bench, "shop", "moved");
-                migration.give_up();
-                took
-            }),
-            ("native replication", &mut || {
+            (GIVES_WAY, &mut || costs.add(moved(UNTIL, &noticed[0]))),
+            (UNTHROTTLED, &mut || moved(AT_FULL_SPEED, &noticed[1]).took),
+            (NATIVE, &mut || {
                 Native::publish(bench, "shop");
                 let writers = writers();
                 bench.settle();
@@ -77,12 +88,14 @@ pub(crate) fn live(bench: &Bench) -> Section {
                 native.wait_ready();
                 native.wait_caught_up();
                 let took = start.elapsed();
-                writers.stop();
+                noticed[2].borrow_mut().push(writers.stop());
                 native.give_up();
                 took
             }),
         ],
     );
+    let mut figures = costs.figures_with(rows, "rows");
+    figures.extend(noticed.map(|samples| Figure::new(Unit::Milliseconds, samples.into_inner())));
     Section {
         name: "end-to-end".into(),
         what: format!(
@@ -92,12 +105,20 @@ pub(crate) fn live(bench: &Bench) -> Section {
              already, as it does when its target is made by pg_dump --schema-only.",
             grouped(rows)
         ),
-        commands: vec![pgbench::Writers::command(300), migration::command("moved", UNTIL), native::command()],
-        comparisons: vec![Comparison::time("time", ours, [native]).because(
-            "the copy gives way to the writers, whom native replication takes the processors from; with --throttle off \
-             it does not.",
-        )],
-        figures: costs.figures_with(rows, "rows"),
+        commands: vec![
+            pgbench::Writers::command(300),
+            migration::command("moved", UNTIL),
+            migration::command("moved", AT_FULL_SPEED),
+            native::command(),
+        ],
+        comparisons: vec![
+            Comparison::time("time", ours, [native.clone()]).because(
+                "the copy gives way to the writers, from whom the other two take the processors, as their latencies \
+                 show (below).",
+            ),
+            Comparison::time("time with --throttle off", unthrottled, [native]),
+        ],
+        figures,
     }
 }
 

@@ -76,23 +76,31 @@ impl Probe {
     /// forgotten.
     pub(crate) fn latencies(mut self) -> Vec<f64> {
         assert!(self.pgbench.wait().expect("wait for pgbench").success(), "pgbench failed");
-        let files = fs::read_dir(self.folder.path()).expect("list pgbench's logs");
-        let logs =
-            files.map(|file| fs::read_to_string(file.expect("list a log").path()).expect("read a log"));
-        let mut latencies: Vec<f64> = logs.flat_map(|log| latencies(&log)).collect();
-        latencies.sort_unstable_by(f64::total_cmp);
-        latencies
+        logged(&self.folder)
     }
 }
 
-/// A line is: client, transaction, microseconds, …
+/// Milliseconds of all transactions that pgbench has noted in this folder, sorted.
+fn logged(folder: &Folder) -> Vec<f64> {
+    let files = fs::read_dir(folder.path()).expect("list pgbench's logs");
+    let logs = files.map(|file| fs::read_to_string(file.expect("list a log").path()).expect("read a log"));
+    let mut latencies: Vec<f64> = logs.flat_map(|log| latencies(&log)).collect();
+    latencies.sort_unstable_by(f64::total_cmp);
+    latencies
+}
+
+/// A line is: client, transaction, microseconds, … The last one of a pgbench that was killed may be cut off.
 fn latencies(log: &str) -> Vec<f64> {
     let third = |line: &str| line.split(' ').nth(2)?.parse::<f64>().ok();
-    log.lines().filter_map(third).map(|micros| micros / 1000.0).collect()
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    whole.lines().filter_map(third).map(|micros| micros / 1000.0).collect()
 }
 
 /// Writers in the background, at a fixed rate, until they are stopped.
-pub(crate) struct Writers(Child);
+pub(crate) struct Writers {
+    pgbench: Child,
+    folder: Folder,
+}
 
 impl Writers {
     pub(crate) fn command(rate: u32) -> String {
@@ -100,25 +108,37 @@ impl Writers {
     }
 
     pub(crate) fn start(bench: &Bench, url: &str, rate: u32) -> Writers {
-        let writers = command(bench, url)
-            .args(["-n", "-c", "4", "-T", "86400", "-R", &rate.to_string()])
+        let folder = Folder::new("writers");
+        let pgbench = command(bench, url)
+            .args(["-n", "-c", "4", "-T", "86400", "-R", &rate.to_string(), "--log"])
+            .arg(format!("--log-prefix={}", folder.join("log").display()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        Writers(writers.expect("start pgbench"))
+            .spawn()
+            .expect("start pgbench");
+        Writers { pgbench, folder }
     }
 
-    pub(crate) fn stop(mut self) {
-        let still = self.0.try_wait().expect("ask for pgbench").is_none();
+    /// The 99th percentile of their latencies in milliseconds, counted from when a transaction was due.
+    pub(crate) fn stop(mut self) -> f64 {
+        let still = self.pgbench.try_wait().expect("ask for pgbench").is_none();
         assert!(still, "the writers ended before they were stopped");
+        self.end();
+        let latencies = logged(&self.folder);
+        assert!(latencies.len() >= 100, "the writers did {} transactions", latencies.len());
+        latencies[latencies.len() * 99 / 100]
+    }
+
+    fn end(&mut self) {
+        if let Err(error) = self.pgbench.kill().and_then(|()| self.pgbench.wait()) {
+            eprintln!("could not stop pgbench: {error}");
+        }
     }
 }
 
 impl Drop for Writers {
     fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
-            eprintln!("could not stop pgbench: {error}");
-        }
+        self.end();
     }
 }
 
