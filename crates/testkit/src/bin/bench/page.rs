@@ -66,7 +66,7 @@ fn head<'a>(taken: &Taken, sections: impl Iterator<Item = &'a Section>) -> Strin
         for one in &section.comparisons {
             for peer in &one.peers {
                 let against = match one.ratio {
-                    Ratio::Speed => format!("{}, speed", peer.name),
+                    Ratio::Speed => format!("{}, {}", peer.name, one.title.replacen("time", "speed", 1)),
                     Ratio::Cost => format!("{}, {}", peer.name, one.title),
                 };
                 line(&mut page, &[&link, &against, &ratio(one, peer), &asked(one), mark(one.verdict(peer))]);
@@ -102,7 +102,9 @@ pub(crate) fn section(section: &Section) -> String {
         for one in &section.comparisons {
             for peer in &one.peers {
                 let name = match one.ratio {
-                    Ratio::Speed => format!("its speed against {}", peer.name),
+                    Ratio::Speed => {
+                        format!("its {} against {}", one.title.replacen("time", "speed", 1), peer.name)
+                    }
                     Ratio::Cost => format!("{} {} against {}", one.title, one.ours.name, peer.name),
                 };
                 line(&mut page, &[&name, &ratio(one, peer), &asked(one), mark(one.verdict(peer))]);
