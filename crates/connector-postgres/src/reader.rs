@@ -181,7 +181,7 @@ impl Reader for PostgresReader {
     }
 
     async fn keeps(&self, stream: &str, position: &Position) -> Result<()> {
-        // A new session: one that is kept may lead to a server that is not the source any more, as those of the copy do not.
+        // A new session: one that is kept may still lead to the server that was the source before.
         let mut client = self.session().await?;
         client.doing("ask whether the log is still kept");
         stream::check_kept(&mut client, &sql::object_name(stream), position.order).await

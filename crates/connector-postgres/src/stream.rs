@@ -351,7 +351,7 @@ async fn kept_slot(client: &mut Client, slot: &str, position: u64) -> Result<Slo
     let rows = client.simple(&sql).await?;
     client.statement.clear();
     let lost = |why: &str| lost(slot).with("because", why);
-    let Some(row) = rows.first() else { return Err(lost("the slot does not exist")) };
+    let Some(row) = rows.first() else { return Err(no_slot(client, slot).await?) };
     let cell = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
     if cell(0) != "pgoutput" || cell(1) != "t" {
         return Err(Error::new(ErrorKind::Setup, OPERATION)
@@ -371,6 +371,20 @@ async fn kept_slot(client: &mut Client, slot: &str, position: u64) -> Result<Slo
         return Err(lost(&why));
     }
     Ok(Slot { confirmed: cell(2).to_owned(), reader: cell(4).to_owned() })
+}
+
+/// A replica has no slots of its primary's, and an address may lead to one for the moment of a switchover.
+async fn no_slot(client: &mut Client, slot: &str) -> Result<Error> {
+    let rows = client.simple("SELECT pg_catalog.pg_is_in_recovery()").await?;
+    let is_replica = rows.first().and_then(|row| row.first()?.as_deref()) == Some("t");
+    Ok(match is_replica {
+        true => Error::new(ErrorKind::Setup, OPERATION)
+            .retry(Retry::Later)
+            .with("slot", slot)
+            .with("because", "this server is a replica and has no such slot")
+            .hint("let the URL lead to the primary"),
+        false => lost(slot).with("because", "the slot does not exist"),
+    })
 }
 
 fn lost(slot: &str) -> Error {

@@ -120,7 +120,7 @@ fn virtual_tables(
 }
 
 fn taken(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Result<()> {
-    if !crate::log::exists(connection) {
+    if !crate::log::exists(connection)? {
         return Ok(());
     }
     let owner: String = connection.query_row(

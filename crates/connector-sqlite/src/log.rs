@@ -55,12 +55,16 @@ pub(crate) fn end(connection: &Connection) -> Result<u64> {
         )
         .and_then(|mut statement| statement.query_row([LOG], |row| row.get(0)).optional())
         .during("read the end of the change log")
-        .map_err(|error| if exists(connection) { error } else { lost("the change log is not there") })?;
+        .map_err(|error| match exists(connection) {
+            Ok(false) => lost("the change log is not there"),
+            _ => error,
+        })?;
     seq.and_then(|seq| u64::try_from(seq).ok()).ok_or_else(|| lost("the change log is not there"))
 }
 
-pub(crate) fn exists(connection: &Connection) -> bool {
-    connection.query_row("SELECT 1 FROM sqlite_schema WHERE name = ?1", [LOG], |_| Ok(())).is_ok()
+pub(crate) fn exists(connection: &Connection) -> rusqlite::Result<bool> {
+    let found = connection.query_row("SELECT 1 FROM sqlite_schema WHERE name = ?1", [LOG], |_| Ok(()));
+    found.optional().map(|found| found.is_some())
 }
 
 pub(crate) fn lost(why: impl Into<String>) -> Error {
@@ -74,7 +78,7 @@ pub(crate) fn prepare(connection: &mut Connection, stream: &str, catalog: &Catal
     let operation = "create the change log";
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).during(operation)?;
-    let is_new = !exists(&transaction);
+    let is_new = !exists(&transaction).during(operation)?;
     if is_new {
         transaction.execute_batch(CREATE).during(operation)?;
         // Numbers begin at the time, so that those of an earlier log, which was removed, lie below: resuming from
@@ -158,7 +162,7 @@ pub(crate) fn verify(connection: &Connection, stream: &str, catalog: &Catalog, a
 
 /// Makes sure that this is the stream's log, and that it reaches to this position.
 pub(crate) fn keeps(connection: &Connection, stream: &str, position: u64) -> Result<()> {
-    if !exists(connection) {
+    if !exists(connection).during("look for the change log")? {
         return Err(lost("the change log is not there"));
     }
     same_stream(connection, stream)?;
@@ -260,7 +264,7 @@ pub(crate) fn release(connection: &mut Connection, stream: &str) -> Result<()> {
     let operation = "remove the change log";
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).during(operation)?;
-    if exists(&transaction) {
+    if exists(&transaction).during(operation)? {
         same_stream(&transaction, stream)?;
     }
     let names: Vec<String> = present_triggers(&transaction).during(operation)?.into_keys().collect();

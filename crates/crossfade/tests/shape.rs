@@ -183,8 +183,13 @@ fn c12_the_sources_connection_breaks_inside_a_chunk() {
         let url = pair.source.url_by(proxy.port(), &stage.name);
         stage.via(Some(url), None)
     };
+    // More than comes before the first row.
+    proxy.cut_after(1_300_000);
     let mut run = stage.run(&["--until", "caught-up"]);
-    stage.wait_rows(&mut run, 1);
+    wait::until("the connection was cut", wait::LONG, || {
+        assert!(run.running(), "{}{}", run.out(), run.err());
+        (proxy.cuts() > 0).then_some(())
+    });
     for bytes in [300_000, 3_000_000, 700_000, 5_000_000, 1_234_567] {
         let cuts = proxy.cuts();
         proxy.cut_after(bytes);

@@ -301,18 +301,25 @@ impl Feed {
     /// and another owner from us, who lets the source free what we would ask for and may have ended by now.
     async fn cause(&self, failed: Error) -> Error {
         tracing::warn!(error = %chain(&failed), "the run cannot go on");
-        if is(&failed, ErrorKind::Fenced) || mutant::on(mutant::RUN_ENDS_UNASKED) {
+        if failed.code() == "CF-FENCED" || mutant::on(mutant::RUN_ENDS_UNASKED) {
             return failed;
         }
-        let cause = tokio::time::timeout(PATIENCE, async {
-            let lost = match is(&failed, ErrorKind::LogLost) {
-                true => None,
-                false => Some(self.same_source().await.err().filter(|error| is(error, ErrorKind::LogLost))?),
-            };
-            let ledger = self.persist("owner", || self.writer.ledger(&self.owner)).await;
-            ledger.err().filter(|error| is(error, ErrorKind::Fenced)).or(lost)
-        });
-        cause.await.ok().flatten().unwrap_or(failed)
+        let lost = match is(&failed, ErrorKind::LogLost) {
+            true => failed,
+            false => match tokio::time::timeout(PATIENCE, self.same_source()).await {
+                Ok(Err(lost)) if is(&lost, ErrorKind::LogLost) => lost,
+                _ => return failed,
+            },
+        };
+        // A successor has a segment in the folder before it moves the source's log on; only one with another folder does not.
+        if let Err(taken_over @ journal::Error::Fenced { .. }) = self.journal.check_owner(self.owner.epoch) {
+            return taken_over.into();
+        }
+        let ledger = self.persist("owner", || self.writer.ledger(&self.owner));
+        match tokio::time::timeout(PATIENCE, ledger).await {
+            Ok(Err(taken_over)) if is(&taken_over, ErrorKind::Fenced) => taken_over,
+            _ => lost,
+        }
     }
 
     /// The order of the work: tables, copy, keys, the log up to where all cuts are settled, the rest of the schema,
@@ -638,7 +645,7 @@ impl Feed {
     }
 }
 
-/// For questions that nothing waits for.
+/// For questions whose answer is only shown, or only tells more of what is known.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const EVERY_SECOND: u64 = 4;

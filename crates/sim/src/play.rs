@@ -281,7 +281,9 @@ impl Player<'_> {
             }
             _ => false,
         };
-        if !explained && !taken_over {
+        // The advice that comes with it would be wrong for an owner that was only taken over.
+        let is_lost = matches!(error, engine::Error::Connector(error) if error.kind == ErrorKind::LogLost);
+        if !explained && (!taken_over || is_lost) {
             inner.false_alarm(format!("{error} ({})", error.code()));
         }
     }

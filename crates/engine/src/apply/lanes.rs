@@ -85,7 +85,8 @@ impl Lanes {
     ) -> Lanes {
         let collide = |table: usize| appliers.iter().any(|applier| applier.rows_collide(table));
         let open = OpenGroups::new(Arc::clone(catalog), collide);
-        let (commits, applied_now) = watch::channel(applied);
+        let (commits, committed) = watch::channel(applied);
+        let (news, applied_now) = watch::channel(applied);
         let (halt, halted) = watch::channel(false);
         let size = Arc::new(GroupSize::new(group_rows_max));
         let (mut senders, mut tasks) = (Vec::new(), JoinSet::new());
@@ -93,9 +94,10 @@ impl Lanes {
             let (pieces, incoming) = mpsc::channel(1);
             let work = Work {
                 applier,
-                committed: applied_now.clone(),
+                committed: committed.clone(),
                 halted: halted.clone(),
                 commits: commits.clone(),
+                news: news.clone(),
                 halt: halt.clone(),
                 meter: Arc::clone(meter),
                 size: Arc::clone(&size),
@@ -211,6 +213,9 @@ struct Work {
     committed: watch::Receiver<u64>,
     halted: watch::Receiver<bool>,
     commits: watch::Sender<u64>,
+    /// The same for whoever reads the log. Those who wait on one channel are woken in random order, and of the lanes only
+    /// one goes on: so what a simulation does next is always the same.
+    news: watch::Sender<u64>,
     halt: watch::Sender<bool>,
     meter: Arc<Meter>,
     size: Arc<GroupSize>,
@@ -253,6 +258,7 @@ impl Work {
         self.size.took(commit.rows, began.elapsed());
         self.meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
         self.commits.send_replace(commit.progress.seq);
+        self.news.send_replace(commit.progress.seq);
         Ok(true)
     }
 

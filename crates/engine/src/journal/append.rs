@@ -219,9 +219,8 @@ impl Append {
         Ok(self.shared.chain().last.as_ref().map(|(_, position)| position.clone()))
     }
 
-    /// `Fenced` when somebody has taken the journal over.
     pub(crate) fn check_owner(&self) -> Result<(), Error> {
-        segment::check_owner(self.shared.disk.as_ref(), &self.shared.dir, self.id.epoch)
+        self.shared.check_owner(self.id.epoch)
     }
 
     /// The order is what safety rests on: bytes, fsync, still the owner, and only then the news. Before the owner

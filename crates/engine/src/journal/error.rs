@@ -63,8 +63,8 @@ impl Error {
                  begin a new migration"
             }
             Error::Fenced { .. } => {
-                "another process has taken the migration over: let that one run. If there is none, the folder belongs \
-                 to another target"
+                "another process has taken the migration over: let that one run, or run again if it has ended. If there \
+                 was none, the folder belongs to another target"
             }
             Error::TooLarge { .. } => {
                 "leave the table of that row out of the migration and move it by itself"

@@ -153,6 +153,11 @@ impl Journal {
         self.shared.chain().first_seq()
     }
 
+    /// `Fenced` when somebody has taken the journal over from this epoch's owner.
+    pub(crate) fn check_owner(&self, epoch: u64) -> Result<(), Error> {
+        self.shared.check_owner(epoch)
+    }
+
     /// The last durable committed transaction, even when it has been trimmed.
     pub(crate) fn last(&self) -> Option<(u64, Position)> {
         self.shared.chain().last.clone()
@@ -199,6 +204,10 @@ impl Journal {
 }
 
 impl Shared {
+    fn check_owner(&self, epoch: u64) -> Result<(), Error> {
+        segment::check_owner(self.disk.as_ref(), &self.dir, epoch)
+    }
+
     fn chain(&self) -> MutexGuard<'_, Chain> {
         // No code panics while it holds the lock with the chain half changed.
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
