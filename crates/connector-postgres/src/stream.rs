@@ -19,7 +19,7 @@ use model::xid::widen;
 use model::{Position, Transaction};
 use tokio::time::Instant;
 
-use crate::error::{corrupt, sqlstate};
+use crate::error::{corrupt, db_error, sqlstate};
 use crate::lsn;
 use crate::pgoutput::{Decoder, Message};
 use crate::url::Settings;
@@ -404,19 +404,23 @@ fn in_use(slot: &str) -> Error {
 /// What the server says about the slot or the publication.
 fn explain(error: Error, slot: &str) -> Error {
     let named = |error: Error| if slot.is_empty() { error } else { error.with("slot", slot) };
-    let mut explained = match sqlstate(&error) {
+    // Seen on 15.20, with TRUNCATE in a loop while the slot was made: the server takes the transaction that emptied a table
+    // for one that is not over, and the slot decodes no later change of that table.
+    let unmapped =
+        |error: &Error| db_error(error).is_some_and(|db| db.message.contains("could not map filenode"));
+    let hint = match sqlstate(&error) {
+        Some("XX000") if unmapped(&error) => {
+            "this slot cannot decode the table, as it was emptied or rewritten while the slot was made; start the \
+             migration over, with an empty target, at a moment without TRUNCATE or ALTER TABLE"
+        }
         // The slot is gone or was invalidated; or, within the stream, the publication is gone.
-        Some("42704" | "55000") => Error { kind: ErrorKind::LogLost, retry: Retry::Never, ..named(error) },
-        Some("55006") => Error { retry: Retry::Later, ..named(error) },
+        Some("42704" | "55000") => {
+            "slot and publication must stay as they were; start the migration over, with an empty target"
+        }
+        Some("55006") => return Error { retry: Retry::Later, ..named(error) },
         _ => return error,
     };
-    if explained.kind == ErrorKind::LogLost {
-        explained.hint = Some(
-            "slot and publication must stay as they were; start the migration over, with an empty target"
-                .to_owned(),
-        );
-    }
-    explained
+    Error { kind: ErrorKind::LogLost, retry: Retry::Never, ..named(error) }.hint(hint)
 }
 
 fn explain_create(error: Error, slot: &str) -> Error {

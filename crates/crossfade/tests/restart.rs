@@ -17,8 +17,15 @@ const GROUPS: &[&[&str]] = &[
     &["apply.", "finish.", "journal."],
 ];
 
+/// Whether the source's slot is made by a run that dies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    IsMade,
+    IsThere,
+}
+
 /// Dies at each of these points, several times, and goes on each time.
-fn die_at_each(prefixes: &[&str]) {
+fn die_at_each(prefixes: &[&str], slot: Slot) {
     let pair = Pair::start();
     let points =
         failpoint::ALL.iter().filter(|point| prefixes.iter().any(|prefix| point.starts_with(prefix)));
@@ -26,14 +33,23 @@ fn die_at_each(prefixes: &[&str]) {
     for point in points {
         let stage = pair.stage(CROSSFADE).many_cuts().flags(&["--slice-bytes", "65536"]);
         shop::create(&stage.source, 500);
-        let writers = shop::write(&stage.source, Load { truncate: true, ..Load::default() });
+        // A slot that is made while a table is being emptied may not be able to decode that table (see errors.md).
+        let empties = slot == Slot::IsThere;
+        if empties {
+            stage.run_command(&["--until", "captured"]).output().assert_code(0);
+        }
+        let writers = shop::write(&stage.source, Load { truncate: empties, ..Load::default() });
         // A table that is emptied before its copy is over is copied anew.
-        let emptying =
-            shop::repeat(&stage.source, Load { writers: 1, pause_ms_max: 200, ..Load::default() }, |_| {
+        let emptying = shop::repeat(
+            &stage.source,
+            Load { writers: 1, pause_ms_max: 200, ..Load::default() },
+            move |_| {
+                let empty = if empties { "TRUNCATE scratch" } else { "DELETE FROM scratch" };
                 let refill =
                     "INSERT INTO scratch SELECT n, n FROM generate_series(1, 500) n ON CONFLICT DO NOTHING";
-                vec!["BEGIN".into(), "TRUNCATE scratch".into(), refill.into(), "COMMIT".into()]
-            });
+                vec!["BEGIN".into(), empty.into(), refill.into(), "COMMIT".into()]
+            },
+        );
         let mut died = false;
         // Twice the first time: some points are there only where an earlier run has left something.
         for time in ["1", "1", "3"] {
@@ -57,17 +73,17 @@ fn die_at_each(prefixes: &[&str]) {
 
 #[test]
 fn p01_dies_at_each_point_of_setup_and_capture() {
-    die_at_each(GROUPS[0]);
+    die_at_each(GROUPS[0], Slot::IsMade);
 }
 
 #[test]
 fn p01_dies_at_each_point_of_the_copy() {
-    die_at_each(GROUPS[1]);
+    die_at_each(GROUPS[1], Slot::IsThere);
 }
 
 #[test]
 fn p01_dies_at_each_point_of_apply_and_finish() {
-    die_at_each(GROUPS[2]);
+    die_at_each(GROUPS[2], Slot::IsThere);
 }
 
 #[test]
