@@ -306,19 +306,42 @@ impl Feed {
         }
         let lost = match is(&failed, ErrorKind::LogLost) {
             true => failed,
-            false => match tokio::time::timeout(PATIENCE, self.same_source()).await {
-                Ok(Err(lost)) if is(&lost, ErrorKind::LogLost) => lost,
-                _ => return failed,
+            false => match self.told("source", self.same_source(), ErrorKind::LogLost).await {
+                Some(lost) => lost,
+                None => return failed,
             },
         };
+        tracing::warn!(error = %chain(&lost), "the source does not keep its log for us");
         // A successor has a segment in the folder before it moves the source's log on; only one with another folder does not.
-        if let Err(taken_over @ journal::Error::Fenced { .. }) = self.journal.check_owner(self.owner.epoch) {
-            return taken_over.into();
+        match self.journal.check_owner(self.owner.epoch) {
+            Err(taken_over @ journal::Error::Fenced { .. }) => return taken_over.into(),
+            Err(error) => tracing::warn!(error = %chain(&error), "whose the journal is is not known"),
+            Ok(()) => {}
         }
         let ledger = self.persist("owner", || self.writer.ledger(&self.owner));
-        match tokio::time::timeout(PATIENCE, ledger).await {
-            Ok(Err(taken_over)) if is(&taken_over, ErrorKind::Fenced) => taken_over,
-            _ => lost,
+        self.told("owner", ledger, ErrorKind::Fenced).await.unwrap_or(lost)
+    }
+
+    /// The error of this kind that the question ends with, if it does in time.
+    async fn told<T>(
+        &self,
+        part: &'static str,
+        question: impl Future<Output = Result<T, Error>>,
+        kind: ErrorKind,
+    ) -> Option<Error> {
+        let answer = tokio::time::timeout(PATIENCE, question).await;
+        self.meter.retrying(part, None);
+        match answer {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) if is(&error, kind) => Some(error),
+            Ok(Err(error)) => {
+                tracing::warn!(part, error = %chain(&error), "not answered");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(part, "not answered in time");
+                None
+            }
         }
     }
 

@@ -257,8 +257,9 @@ impl Work {
         self.applier.commit(piece.after, &commit.progress).await?;
         self.size.took(commit.rows, began.elapsed());
         self.meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
-        self.commits.send_replace(commit.progress.seq);
+        // In this order: told after its turn was passed on, it could come behind the next lane's, and go backwards.
         self.news.send_replace(commit.progress.seq);
+        self.commits.send_replace(commit.progress.seq);
         Ok(true)
     }
 
