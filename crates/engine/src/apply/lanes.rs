@@ -324,14 +324,17 @@ mod tests {
     use super::*;
     use crate::machine::Machine;
 
-    /// A session whose commits panic; what it is not asked for here it has no answer to.
+    /// A session whose commits succeed at once, or panic; what it is not asked for here it has no answer to.
     #[derive(Default)]
-    struct Panics(Record);
+    struct Session {
+        record: Record,
+        panics: bool,
+    }
 
     #[async_trait]
-    impl Applier for Panics {
+    impl Applier for Session {
         fn record(&self) -> &Record {
-            &self.0
+            &self.record
         }
 
         async fn write(&mut self, _steps: &[Step]) -> Result<(), ApplyError> {
@@ -343,7 +346,8 @@ mod tests {
         }
 
         async fn commit(&mut self, _after: u64, _progress: &Progress) -> connector::Result<()> {
-            panic!("on purpose");
+            assert!(!self.panics, "on purpose");
+            Ok(())
         }
 
         async fn rollback(&mut self) -> connector::Result<()> {
@@ -367,20 +371,49 @@ mod tests {
         }
     }
 
+    fn lanes(count: usize, panics: bool) -> Lanes {
+        let meter = Arc::new(Meter::new("test", Machine::real().clock));
+        let session = || -> Box<dyn Applier> { Box::new(Session { panics, ..Session::default() }) };
+        let appliers = std::iter::repeat_with(session).take(count).collect();
+        Lanes::open(appliers, &Arc::default(), 0, 0, 1, &meter)
+    }
+
+    /// A transaction without changes.
+    fn slice(seq: u64) -> Slice {
+        let progress = Progress { seq, position: Position { order: seq, text: String::new() } };
+        let commit = Commit { progress, committed_us: 0, transactions: 1, changes: HashMap::new(), rows: 0 };
+        Slice { steps: Vec::new(), commit: Some(commit), first: true }
+    }
+
+    /// Who waits for the last of them would wait for ever, and what is needed of the journal be forgotten.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn what_is_applied_never_goes_back() {
+        const TRANSACTIONS: u64 = 100_000;
+        let mut lanes = lanes(4, false);
+        let applied = lanes.applied();
+        let watching = std::thread::spawn(move || {
+            let mut last = 0;
+            while last < TRANSACTIONS {
+                let now = *applied.borrow();
+                assert!(now >= last, "{now} after {last}");
+                last = now;
+            }
+        });
+        for seq in 1..=TRANSACTIONS {
+            assert!(lanes.send(slice(seq)).await);
+        }
+        lanes.close().await.unwrap();
+        watching.join().unwrap();
+    }
+
     #[tokio::test]
     async fn a_lane_that_panics_ends_those_that_wait_for_it() {
-        let meter = Arc::new(Meter::new("test", Machine::real().clock));
-        let appliers: Vec<Box<dyn Applier>> = vec![Box::<Panics>::default(), Box::<Panics>::default()];
-        let mut lanes = Lanes::open(appliers, &Arc::default(), 0, 0, 1, &meter);
+        let mut lanes = lanes(2, true);
         let mut seq = 0;
         let failed = async {
             loop {
                 seq += 1;
-                let position = Position { order: seq, text: String::new() };
-                let progress = Progress { seq, position };
-                let commit =
-                    Commit { progress, committed_us: 0, transactions: 1, changes: HashMap::new(), rows: 0 };
-                if !lanes.send(Slice { steps: Vec::new(), commit: Some(commit), first: true }).await {
+                if !lanes.send(slice(seq)).await {
                     break lanes.failed().await;
                 }
             }
