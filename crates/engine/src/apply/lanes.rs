@@ -1,18 +1,21 @@
 //! Writes several groups of transactions at a time, and commits them in the source's order.
 //!
 //! A group is a whole number of source transactions in one target transaction. Each lane is a session of its own, and
-//! groups go round the lanes. A lane begins with the rows that no uncommitted group before its own touches, waits until
-//! those groups are committed, writes the rest, and commits. So every committed state of the target is one that the
-//! source's log passed through, there is one record of progress, and a lane waits only for lanes before it.
+//! groups go round the lanes. A lane begins with the rows that no uncommitted group before its own touches, waits for its
+//! turn, writes the rest, and commits. So every committed state of the target is one that the source's log passed
+//! through, there is one record of progress, and a lane waits only for lanes before it.
+//!
+//! The turn is passed from each group to the next when it is committed. A lane that ends in any other way, and be it by a
+//! panic, drops the turn, and so ends those behind it, one after the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector::{Applier, ApplyError, Progress, Refusal, Step};
 use model::{Catalog, mutant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -44,10 +47,16 @@ struct Piece {
     now: Vec<Step>,
     /// Written when it is the group's turn.
     later: Vec<Step>,
-    /// The last transaction before the group: its turn is when that one is committed.
+    /// The last transaction before the group.
     after: u64,
-    commit: Option<Commit>,
+    /// Comes when `after` is committed; `None` when the lane has it.
+    turn: Option<Turn>,
+    /// Of the group's last piece, with the turn of the next group.
+    commit: Option<(Commit, PassOn)>,
 }
+
+type Turn = oneshot::Receiver<()>;
+type PassOn = oneshot::Sender<()>;
 
 pub(crate) struct Lanes {
     pieces: Vec<mpsc::Sender<Piece>>,
@@ -58,11 +67,13 @@ pub(crate) struct Lanes {
     current: usize,
     /// The last transaction of the last group that was sent as a whole.
     sent: u64,
+    /// Of the group after it; `None` when nothing is before that group, and when its first piece has taken it along.
+    turn: Option<Turn>,
     open: OpenGroups,
     /// Up to this transaction each group waits for its turn as a whole.
     alone_upto: u64,
     applied: watch::Receiver<u64>,
-    halt: watch::Sender<bool>,
+    halted: Arc<AtomicBool>,
     size: Arc<GroupSize>,
 }
 
@@ -85,9 +96,8 @@ impl Lanes {
     ) -> Lanes {
         let collide = |table: usize| appliers.iter().any(|applier| applier.rows_collide(table));
         let open = OpenGroups::new(Arc::clone(catalog), collide);
-        let (commits, committed) = watch::channel(applied);
-        let (news, applied_now) = watch::channel(applied);
-        let (halt, halted) = watch::channel(false);
+        let (committed, applied_now) = watch::channel(applied);
+        let halted = Arc::new(AtomicBool::new(false));
         let size = Arc::new(GroupSize::new(group_rows_max));
         let (mut senders, mut tasks) = (Vec::new(), JoinSet::new());
         for applier in appliers {
@@ -95,10 +105,7 @@ impl Lanes {
             let work = Work {
                 applier,
                 committed: committed.clone(),
-                halted: halted.clone(),
-                commits: commits.clone(),
-                news: news.clone(),
-                halt: halt.clone(),
+                halted: Arc::clone(&halted),
                 meter: Arc::clone(meter),
                 size: Arc::clone(&size),
             };
@@ -111,10 +118,11 @@ impl Lanes {
             outcome: Ok(()),
             current: 0,
             sent: applied,
+            turn: None,
             open,
             alone_upto,
             applied: applied_now,
-            halt,
+            halted,
             size,
         }
     }
@@ -142,7 +150,13 @@ impl Lanes {
             true => self.open.split(slice.steps),
             false => (Vec::new(), slice.steps),
         };
-        let piece = Piece { now, later, after, commit: slice.commit };
+        let turn = self.turn.take();
+        let commit = slice.commit.map(|commit| {
+            let (pass_on, next) = oneshot::channel();
+            self.turn = Some(next);
+            (commit, pass_on)
+        });
+        let piece = Piece { now, later, after, turn, commit };
         if self.pieces[self.current].send(piece).await.is_err() {
             return false;
         }
@@ -200,7 +214,7 @@ impl Lanes {
 
     /// Ends after what is being written; what becomes of it the next session reads from the record.
     pub(crate) async fn abandon(self) {
-        self.halt.send_replace(true);
+        self.halted.store(true, Ordering::Relaxed);
         if let Err(error) = self.close().await {
             tracing::debug!(?error, "the last slices were not written; they are written again later");
         }
@@ -210,13 +224,10 @@ impl Lanes {
 /// One lane's work.
 struct Work {
     applier: Box<dyn Applier>,
-    committed: watch::Receiver<u64>,
-    halted: watch::Receiver<bool>,
-    commits: watch::Sender<u64>,
-    /// The same for whoever reads the log. Those who wait on one channel are woken in random order, and of the lanes only
-    /// one goes on: so what a simulation does next is always the same.
-    news: watch::Sender<u64>,
-    halt: watch::Sender<bool>,
+    /// Told to whoever reads the log. The turn has channels of its own: those who wait on one of these are woken in random
+    /// order, and what a simulation does next must always be the same.
+    committed: watch::Sender<u64>,
+    halted: Arc<AtomicBool>,
     meter: Arc<Meter>,
     size: Arc<GroupSize>,
 }
@@ -224,21 +235,18 @@ struct Work {
 impl Work {
     async fn run(mut self, mut pieces: mpsc::Receiver<Piece>) -> Result<(), ApplyError> {
         while let Some(piece) = pieces.recv().await {
-            match self.write(piece).await {
-                Ok(true) => {}
-                // Another lane has failed, or nothing more is wanted: what is written here goes with the session.
-                Ok(false) => break,
-                Err(error) => {
-                    self.halt.send_replace(true);
-                    return Err(error);
-                }
+            // When the turn does not come, what is written here goes with the session.
+            if self.halted.load(Ordering::Relaxed) || !self.write(piece).await? {
+                break;
             }
         }
+        // Those behind this one wait no longer than it takes to know that their turn does not come.
+        drop(pieces);
         self.applier.rollback().await?;
         Ok(())
     }
 
-    /// False when the lanes have been halted before it was this group's turn.
+    /// False when the turn does not come.
     async fn write(&mut self, piece: Piece) -> Result<bool, ApplyError> {
         let began = Instant::now();
         let early = match piece.now.is_empty() {
@@ -246,41 +254,27 @@ impl Work {
             false => self.applier.write(&piece.now).await,
         };
         // Also after an error: the groups before are to be finished, and one of their errors comes first.
-        if !self.turn(piece.after).await {
+        if let Some(turn) = piece.turn
+            && !mutant::on(mutant::LANES_COMMIT_EARLY)
+            && turn.await.is_err()
+        {
             return Ok(false);
         }
         early?;
         if !piece.later.is_empty() {
             self.applier.write(&piece.later).await?;
         }
-        let Some(commit) = piece.commit else { return Ok(true) };
+        let Some((commit, pass_on)) = piece.commit else { return Ok(true) };
         self.applier.commit(piece.after, &commit.progress).await?;
         self.size.took(commit.rows, began.elapsed());
         self.meter.applied(&commit.progress, commit.committed_us, commit.transactions, &commit.changes);
-        // In this order: told after its turn was passed on, it could come behind the next lane's, and go backwards.
-        self.news.send_replace(commit.progress.seq);
-        self.commits.send_replace(commit.progress.seq);
+        // In this order: told after the turn is passed on, it could come behind the next lane's, and go backwards.
+        self.committed.send_replace(commit.progress.seq);
+        if !self.halted.load(Ordering::Relaxed) {
+            // Nobody takes it after the last group.
+            let _ = pass_on.send(());
+        }
         Ok(true)
-    }
-
-    async fn turn(&mut self, after: u64) -> bool {
-        if mutant::on(mutant::LANES_COMMIT_EARLY) {
-            return true;
-        }
-        tokio::select! {
-            biased;
-            reached = self.committed.wait_for(|committed| *committed >= after) => reached.is_ok(),
-            _ = self.halted.wait_for(|halted| *halted) => false,
-        }
-    }
-}
-
-/// Those that wait for the commit of a lane that panicked would wait for ever.
-impl Drop for Work {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.halt.send_replace(true);
-        }
     }
 }
 
