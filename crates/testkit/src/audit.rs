@@ -5,6 +5,7 @@
 //! Not here: anything but user rows. The migration's own records (`crossfade`, `_crossfade_*`) are left out.
 
 mod across;
+mod mariadb;
 mod merge;
 mod postgres;
 mod sqlite;
@@ -29,12 +30,15 @@ pub struct Table {
     pub examples: Vec<Difference>,
 }
 
-/// Compares two databases by their URLs: `postgres://…` and `sqlite:path`.
+/// Compares two databases by their URLs: `postgres://…`, `mariadb://…` and `sqlite:path`.
 pub fn compare(source: &str, target: &str) -> Report {
+    if let Some(source) = mariadb::Side::open(source) {
+        return across::compare(source, target);
+    }
     match (sqlite::path(source), sqlite::path(target)) {
         (None, None) => postgres::compare(source, target),
         (Some(source), Some(target)) => sqlite::compare(source, target),
-        (Some(source), None) => across::compare(source, target),
+        (Some(source), None) => across::compare(sqlite::open(source), target),
         (None, Some(_)) => panic!("nothing migrates from PostgreSQL to SQLite yet, so nothing audits it"),
     }
 }

@@ -21,8 +21,10 @@ pub mod audit;
 pub mod crossfade;
 pub mod disk;
 mod folder;
+pub mod mariadb;
 pub mod postgres;
 pub mod proxy;
+mod server;
 mod signal;
 pub mod stage;
 pub mod wait;
@@ -30,4 +32,4 @@ pub mod workload;
 
 pub use folder::Folder;
 pub use stage::{Pair, Stage};
-pub use workload::{Load, Tally, Writers, made, shop, till};
+pub use workload::{Load, Tally, Writers, made, market, shop, till};

@@ -1,21 +1,21 @@
 //! Throwaway PostgreSQL servers on loopback.
-//!
-//! Each has a folder, a port and a process of its own. A guard process watches over them: when the test is gone,
-//! by whatever way, it kills the server and removes the folder.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use postgres::{Client, NoTls};
 use rustix::process::Signal;
 
-use crate::{Folder, signal, wait};
+use crate::server::{self, Host, User};
+use crate::wait;
+
+pub use crate::server::Stop;
+
+/// Debian's package makes it.
+const USER: User = User { name: "postgres", group: "postgres" };
 
 /// What a server is started with.
 #[derive(Debug)]
@@ -30,20 +30,7 @@ pub struct Builder {
 #[derive(Debug)]
 pub struct Server {
     binaries: PathBuf,
-    folder: PathBuf,
-    port: u16,
-    process: Option<Child>,
-    guard: Guard,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Clients are disconnected, everything is written out.
-    Fast,
-    /// Nothing is written out; the next start recovers.
-    Immediate,
-    /// `kill -9` of every process.
-    Kill,
+    host: Host,
 }
 
 impl Builder {
@@ -80,24 +67,12 @@ impl Builder {
         let binaries = binaries(self.version).unwrap_or_else(|| {
             panic!("PostgreSQL {} is not installed: run `cargo xtask install`", self.version)
         });
-        // The guard removes the folder, after it has seen the server end.
-        let folder = std::mem::ManuallyDrop::new(Folder::within(&self.parent, "pg")).path().to_owned();
-        let guard = Guard::start(&folder);
-        let data = folder.join("data");
-        let made = as_server_user(&binaries.join("initdb"))
-            .args([
-                "--no-sync",
-                "--auth=trust",
-                "--username=postgres",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                "-D",
-            ])
-            .arg(&data)
-            .current_dir(&folder)
-            .output()
-            .expect("run initdb");
-        assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
+        let host = Host::within(&self.parent, "pg", USER);
+        let data = host.folder.join("data");
+        let mut initdb = host.command(&binaries.join("initdb"));
+        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8"]);
+        initdb.args(["--locale=C.UTF-8", "-D"]).arg(&data);
+        host.run(initdb);
 
         let mut settings = String::from(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\nwal_level = logical\n\
@@ -112,7 +87,7 @@ impl Builder {
         let hba = data.join("pg_hba.conf");
         let rest = fs::read_to_string(&hba).expect("read pg_hba.conf");
         fs::write(&hba, format!("{}\n{rest}", self.hba.join("\n"))).expect("write pg_hba.conf");
-        Server { binaries, folder, port: 0, process: None, guard }
+        Server { binaries, host }
     }
 }
 
@@ -127,16 +102,16 @@ impl Server {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.host.port
     }
 
     pub fn url(&self, database: &str) -> String {
-        self.url_by(self.port, database)
+        self.url_by(self.host.port, database)
     }
 
     /// Through a proxy's port.
     pub fn url_by(&self, port: u16, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{port}/{database}")
+        url(port, database)
     }
 
     pub fn client(&self, database: &str) -> Client {
@@ -169,32 +144,23 @@ impl Server {
 
     /// Starts the server, on the port that it had before if it ran before.
     pub fn start(&mut self) {
-        assert!(self.process.is_none(), "the server runs already");
-        let fixed = self.port != 0;
-        for _ in 0..50 {
-            if !fixed {
-                self.port = free_port();
-            }
-            if self.try_start() {
-                return;
-            }
-            // Shared memory of killed processes, or the port, is not free yet.
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        panic!("the server does not start:\n{}", self.log());
+        let postgres = self.binaries.join("postgres");
+        self.host.start(
+            |host| {
+                let mut command = host.command(&postgres);
+                command.arg("-D").arg(host.folder.join("data")).args(["-p", &host.port.to_string()]);
+                command
+            },
+            |host| Client::connect(&url(host.port, "postgres"), NoTls).is_ok(),
+        );
     }
 
     pub fn stop(&mut self, how: Stop) {
-        let mut process = self.process.take().expect("the server runs");
-        match how {
-            Stop::Fast => signal::send(process.id(), Signal::INT),
-            Stop::Immediate => signal::send(process.id(), Signal::QUIT),
-            Stop::Kill => self.signal_all(process.id(), Signal::KILL),
-        }
-        wait::until("the server has stopped", wait::LONG, || {
-            process.try_wait().expect("wait for the server")
+        self.host.stop(match how {
+            Stop::Fast => Signal::INT,
+            Stop::Immediate => Signal::QUIT,
+            Stop::Kill => Signal::KILL,
         });
-        self.guard.watch(None);
     }
 
     pub fn restart(&mut self, how: Stop) {
@@ -205,63 +171,43 @@ impl Server {
     /// Stops, keeps a copy of the data folder as it is then, and starts again.
     pub fn keep(&mut self) {
         self.stop(Stop::Fast);
-        self.copy_data("data", "kept");
+        self.host.copy_data("data", "kept");
         self.start();
     }
 
     /// Kills the server and starts it from what [`Server::keep`] has kept: it has forgotten everything since.
     pub fn go_back(&mut self) {
         self.stop(Stop::Kill);
-        self.copy_data("kept", "data");
+        self.host.copy_data("kept", "data");
         self.start();
-    }
-
-    /// By the server's user, so that the copy belongs to it.
-    fn copy_data(&self, from: &str, to: &str) {
-        let copied = as_server_user(Path::new("sh"))
-            .args(["-c", "rm -rf -- \"$2\" && cp -a -- \"$1\" \"$2\"", "sh", from, to])
-            .current_dir(&self.folder)
-            .status();
-        assert!(copied.is_ok_and(|status| status.success()), "could not copy {from} to {to}");
     }
 
     /// A hot standby of this server, following it.
     pub fn standby(&self) -> Server {
-        let folder = std::mem::ManuallyDrop::new(Folder::new("pg")).path().to_owned();
-        let guard = Guard::start(&folder);
-        let made = as_server_user(&self.binaries.join("pg_basebackup"))
-            .args(["--no-sync", "--write-recovery-conf", "--checkpoint=fast", "--dbname"])
-            .arg(self.url("postgres"))
-            .arg("--pgdata")
-            .arg(folder.join("data"))
-            .current_dir(&folder)
-            .output()
-            .expect("run pg_basebackup");
-        assert!(made.status.success(), "pg_basebackup failed: {}", String::from_utf8_lossy(&made.stderr));
-        let mut standby = Server { binaries: self.binaries.clone(), folder, port: 0, process: None, guard };
+        let host = Host::within(&std::env::temp_dir(), "pg", USER);
+        let mut backup = host.command(&self.binaries.join("pg_basebackup"));
+        backup.args(["--no-sync", "--write-recovery-conf", "--checkpoint=fast", "--dbname"]);
+        backup.arg(self.url("postgres")).arg("--pgdata").arg(host.folder.join("data"));
+        host.run(backup);
+        let mut standby = Server { binaries: self.binaries.clone(), host };
         standby.start();
         standby
     }
 
     /// Freezes every process of the server: connections stay open and nobody answers.
     pub fn pause(&self) {
-        self.signal_all(self.process.as_ref().expect("the server runs").id(), Signal::STOP);
+        self.host.pause();
     }
 
     pub fn resume(&self) {
-        self.signal_all(self.process.as_ref().expect("the server runs").id(), Signal::CONT);
+        self.host.resume();
     }
 
     /// Runs one of the server's own programs on its data folder, as `pg_resetwal`.
     pub fn tool(&self, program: &str, args: &[&str]) {
-        let output = as_server_user(&self.binaries.join(program))
-            .args(args)
-            .arg("-D")
-            .arg(self.folder.join("data"))
-            .current_dir(&self.folder)
-            .output()
-            .unwrap_or_else(|error| panic!("run {program}: {error}"));
-        assert!(output.status.success(), "{program} failed: {}", String::from_utf8_lossy(&output.stderr));
+        let mut command = self.host.command(&self.binaries.join(program));
+        command.args(args).arg("-D").arg(self.host.folder.join("data"));
+        self.host.run(command);
     }
 
     /// Moves the next transaction id to `left` before 2^32, where the 32 bits that the log carries begin anew.
@@ -282,113 +228,32 @@ impl Server {
         let next = u32::MAX - left;
         self.tool("pg_resetwal", &["-x", &next.to_string(), "-u", &(next - 10_000).to_string()]);
         // The commit log of these ids, which nobody has written: 2 bits a transaction, 2^20 in a file.
-        let segment = self.folder.join(format!("data/pg_xact/{:04X}", next >> 20));
-        let made = as_server_user(Path::new("dd"))
-            .args(["if=/dev/zero", "bs=262144", "count=1", "status=none"])
-            .arg(format!("of={}", segment.display()))
-            .status();
-        assert!(made.is_ok_and(|status| status.success()), "could not make {}", segment.display());
+        let segment = self.host.folder.join(format!("data/pg_xact/{:04X}", next >> 20));
+        let mut make = self.host.command(Path::new("dd"));
+        make.args(["if=/dev/zero", "bs=262144", "count=1", "status=none"]);
+        make.arg(format!("of={}", segment.display()));
+        self.host.run(make);
         self.start();
     }
 
     /// The end of the server's own log.
     pub fn log(&self) -> String {
-        let log = fs::read(self.folder.join("log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-
-    fn try_start(&mut self) -> bool {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.join("log"))
-            .expect("open the server's log");
-        let mut process = as_server_user(&self.binaries.join("postgres"))
-            .arg("-D")
-            .arg(self.folder.join("data"))
-            .args(["-p", &self.port.to_string()])
-            .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("share the server's log"))
-            .stderr(log)
-            // Ctrl-C and the test runner's signals are not for the server: the guard ends it.
-            .process_group(0)
-            .spawn()
-            .expect("start postgres");
-        self.guard.watch(Some(process.id()));
-        let up = wait::until("the server answers or ends", wait::LONG, || {
-            if process.try_wait().expect("ask for the server").is_some() {
-                return Some(false);
-            }
-            Client::connect(&self.url("postgres"), NoTls).is_ok().then_some(true)
-        });
-        if up {
-            self.process = Some(process);
-        }
-        up
-    }
-
-    fn signal_all(&self, postmaster: u32, signal: Signal) {
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"))
-            .expect("list the server's processes");
-        // The postmaster first: it must not start anything anew, nor clean up.
-        signal::send(postmaster, signal);
-        for child in children.split_ascii_whitespace() {
-            signal::send(child.parse().expect("a process number"), signal);
-        }
+        self.host.log()
     }
 }
 
+/// Killed, it would leave its shared memory behind.
 impl Drop for Server {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the server on port {} said last:\n{}", self.port, self.log());
-        }
-        if self.process.is_some() {
+        if self.host.is_running() {
             self.resume();
             self.stop(Stop::Immediate);
         }
     }
 }
 
-/// Holds the other end of a pipe to a shell. The shell reads who runs; at the pipe's end it ends that process,
-/// whose children follow by themselves, and removes the folder.
-#[derive(Debug)]
-struct Guard(Child);
-
-impl Guard {
-    fn start(folder: &Path) -> Guard {
-        let script = "while read -r line; do process=$line; done\n\
-                      case $process in ''|none) ;; *) kill -KILL \"$process\"; sleep 1 ;; esac\n\
-                      rm -rf -- \"$1\"";
-        let guard = Command::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("start the guard");
-        Guard(guard)
-    }
-
-    fn watch(&mut self, process: Option<u32>) {
-        let line = process.map_or("none\n".into(), |id| format!("{id}\n"));
-        let pipe = self.0.stdin.as_mut().expect("the guard's pipe");
-        pipe.write_all(line.as_bytes()).expect("tell the guard");
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // `wait` closes the pipe first.
-        if let Err(error) = self.0.wait() {
-            eprintln!("could not wait for the guard: {error}");
-        }
-    }
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://postgres@127.0.0.1:{port}/{database}")
 }
 
 /// Connects, waiting for a server that is being restarted.
@@ -426,7 +291,7 @@ pub fn binaries(version: u32) -> Option<PathBuf> {
         .join(format!("../../target/servers/node_modules/pg{version}/native"))
         .canonicalize()
         .ok()?;
-    let reachable = as_server_user(&native.join("bin/postgres"))
+    let reachable = server::as_user(USER, &native.join("bin/postgres"))
         .arg("--version")
         .output()
         .is_ok_and(|run| run.status.success());
@@ -446,26 +311,6 @@ fn copy_within_reach(version: u32, native: &Path) -> PathBuf {
         }
     }
     copy
-}
-
-/// PostgreSQL refuses to run as root: there, as the user that Debian's package makes for it.
-fn as_server_user(program: &Path) -> Command {
-    if !rustix::process::geteuid().is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
-    command
-}
-
-/// Below the range from which the system takes clients' ports, so that nobody takes it while the server is down.
-fn free_port() -> u16 {
-    loop {
-        let port = fastrand::u16(10_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn append(path: &Path, text: &str) {
@@ -490,7 +335,7 @@ mod tests {
         assert_eq!(count, 3);
         server.pause();
         server.resume();
-        let folder = server.folder.clone();
+        let folder = server.host.folder.clone();
         drop(server);
         assert!(!folder.exists(), "the guard removes the folder");
     }

@@ -13,18 +13,18 @@ pub(crate) fn run() -> Result {
     npm()
 }
 
-/// PostgreSQL 15 with its client programs, from Debian.
+/// What Debian has, by a file of each package. MariaDB's core packages start no service.
+const PACKAGES: &[(&str, &str)] = &[
+    ("postgresql-15", "/usr/lib/postgresql/15/bin/postgres"),
+    ("postgresql-client-15", "/usr/lib/postgresql/15/bin/pg_dump"),
+    ("pgcopydb", "/usr/bin/pgcopydb"),
+    ("mariadb-server-core", "/usr/sbin/mariadbd"),
+    ("mariadb-client-core", "/usr/bin/mariadb"),
+];
+
 fn debian() -> Result {
-    let mut missing = Vec::new();
-    if !Path::new("/usr/lib/postgresql/15/bin/postgres").exists() {
-        missing.push("postgresql-15");
-    }
-    if !Path::new("/usr/lib/postgresql/15/bin/pg_dump").exists() {
-        missing.push("postgresql-client-15");
-    }
-    if !Path::new("/usr/bin/pgcopydb").exists() {
-        missing.push("pgcopydb");
-    }
+    let mut missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
     if !shell::exists("npm") {
         missing.extend(["nodejs", "npm"]);
     }

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask VERB
 
-  install                          brings what the tests need and the machine lacks: PostgreSQL 15, 13 and 18
+  install                          brings what the tests need and the machine lacks: PostgreSQL 15, 13 and 18, MariaDB
   test [ARGS…]                     installs, then runs every test; ARGS go to the test runner
   soak [--minutes N] [--seed S] [--release] [--schema FILE [--version V]]
                                    writers, kills and restarts for N minutes (2), then compares every row; with

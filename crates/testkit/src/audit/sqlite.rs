@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
+use super::across::{Source, hex};
 use super::merge::{Difference, Side, merge};
 use super::{Report, Table};
 
@@ -30,6 +32,35 @@ pub(super) fn compare(source: &str, target: &str) -> Report {
     Report { tables }
 }
 
+impl Source for Connection {
+    fn schema(&self) -> Option<String> {
+        None
+    }
+
+    fn tables(&mut self) -> Vec<(String, Vec<String>)> {
+        tables(self).into_iter().collect()
+    }
+
+    fn rows(&mut self, table: &str, columns: &[String]) -> Vec<Vec<Option<String>>> {
+        let list = columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
+        let mut statement =
+            self.prepare(&format!("SELECT {list} FROM {}", quoted(table))).expect("read a SQLite table");
+        let mut query = statement.query([]).expect("read a SQLite table");
+        let mut rows = Vec::new();
+        while let Some(row) = query.next().expect("read a SQLite row") {
+            let cell = |at| match row.get_ref(at).expect("read a SQLite value") {
+                ValueRef::Null => None,
+                ValueRef::Integer(integer) => Some(integer.to_string()),
+                ValueRef::Real(real) => Some(real.to_string()),
+                ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+                ValueRef::Blob(blob) => Some(hex(blob)),
+            };
+            rows.push((0..columns.len()).map(cell).collect());
+        }
+        rows
+    }
+}
+
 pub(super) fn open(path: &str) -> Connection {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
         .unwrap_or_else(|error| panic!("open {path}: {error}"));
@@ -37,7 +68,7 @@ pub(super) fn open(path: &str) -> Connection {
     connection
 }
 
-pub(super) fn tables(connection: &Connection) -> BTreeMap<String, Vec<String>> {
+fn tables(connection: &Connection) -> BTreeMap<String, Vec<String>> {
     let mut list = connection
         .prepare(
             "SELECT s.name, (SELECT json_group_array(name) FROM
@@ -93,7 +124,7 @@ fn unlike(name: &str, source: Option<&Vec<String>>, target: Option<&Vec<String>>
     }
 }
 
-pub(super) fn quoted(name: &str) -> String {
+fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
