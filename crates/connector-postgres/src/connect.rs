@@ -1,31 +1,17 @@
-//! The byte stream to a server: TCP or a Unix socket, encrypted as `sslmode` asks.
-//!
-//! A dead link is noticed within about two minutes while idle and within one while we are sending.
+//! The byte stream to a server, encrypted as `sslmode` asks.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use connector::Result;
+use connector::{Error, ErrorKind, Result};
+use net::{Encryption, Host, Socket, SslMode, dial, from_socket};
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::client::TlsStream;
 
-use crate::error::from_socket;
-use crate::tls;
-use crate::url::{Host, Settings, SslMode};
+use crate::url::Settings;
 
 const OPERATION: &str = "connect";
-
-#[derive(Debug)]
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
 
 /// Opens the byte stream. Everything up to here is unauthenticated; time limits are the caller's.
 pub(crate) async fn open(settings: &Settings) -> Result<Socket> {
@@ -42,57 +28,24 @@ pub(crate) async fn open(settings: &Settings) -> Result<Socket> {
         Host::Tcp(name) => name,
     };
     let tcp = dial(name, settings.port).await.map_err(lost)?;
-    if settings.sslmode == SslMode::Disable {
+    if settings.tls.mode == SslMode::Disable {
         return Ok(Socket::Tcp(tcp));
     }
     // The settings are read before the server is asked, so that a bad certificate file is reported as such.
-    let encryption = tls::Encryption::new(settings, name)?;
+    let encryption = Encryption::new(&settings.tls, name, &settings.server())?;
     let (tcp, offered) = ask(tcp).await.map_err(lost)?;
-    match (offered, settings.sslmode) {
+    match (offered, settings.tls.mode) {
         (true, mode) => match encryption.start(tcp).await {
             Ok(stream) => Ok(Socket::Tls(Box::new(stream))),
             Err(error) if mode == SslMode::Prefer => {
                 tracing::warn!(server = settings.server(), %error, "TLS failed, going on without it as sslmode=prefer allows");
                 dial(name, settings.port).await.map(Socket::Tcp).map_err(lost)
             }
-            Err(error) => Err(tls::failed(settings, error)),
+            Err(error) => Err(Encryption::failed(&settings.server(), error)),
         },
         (false, SslMode::Prefer) => Ok(Socket::Tcp(tcp)),
-        (false, _) => Err(tls::not_offered(settings)),
+        (false, _) => Err(not_offered(settings)),
     }
-}
-
-/// A server that accepts a connection within this time is near: on this machine, or on one beside it. One that is taken for
-/// far is no worse off than without this.
-const NEAR: Duration = Duration::from_millis(1);
-
-/// What is on the way to a near server: less makes the copy slower. Linux takes twice as much, within its `wmem_max`. A server
-/// that is further away needs more, and gets what the system finds out.
-const NEAR_SEND_BYTES: usize = 512 * 1024;
-
-async fn dial(name: &str, port: u16) -> io::Result<TcpStream> {
-    let asked = Instant::now();
-    let tcp = TcpStream::connect((name, port)).await?;
-    let is_near = asked.elapsed() < NEAR;
-    tcp.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(&tcp);
-    if is_near {
-        // What is sent cannot be called back: by itself this buffer grows to 4 MB, and the server's, which grows with what
-        // comes at a time, to 9 MB. A target goes on with it for some 200 ms after the throttle has stopped a copy's stream.
-        if let Err(error) = socket.set_send_buffer_size(NEAR_SEND_BYTES) {
-            tracing::debug!(%error, "the send buffer stays as it is");
-        }
-    }
-    // 30 s + 9 × 10 s without an answer.
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(30))
-        .with_interval(Duration::from_secs(10));
-    socket.set_tcp_keepalive(&keepalive)?;
-    // Keepalives are not sent while something of ours is unacknowledged; without this limit that takes a quarter
-    // of an hour to fail. A receiver that is merely slow answers window probes and is not cut off.
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(60)))?;
-    Ok(tcp)
 }
 
 /// Sends an SSLRequest; true if the server is willing.
@@ -112,42 +65,9 @@ async fn ask(mut tcp: TcpStream) -> io::Result<(TcpStream, bool)> {
     }
 }
 
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-            Socket::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-            Socket::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Socket::Unix(stream) => Pin::new(stream).poll_flush(context),
-            Socket::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-            Socket::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
+fn not_offered(settings: &Settings) -> Error {
+    Error::new(ErrorKind::Setup, "connect with TLS")
+        .with("server", settings.server())
+        .with("because", "the server does not offer it")
+        .hint("set ssl=on on the server, or sslmode=disable if the way to it is safe")
 }

@@ -1,7 +1,7 @@
 //! Creates the target's schema in the order that a live copy needs: bare tables, then keys, then everything else.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use connector::{Copied, Error, ErrorKind, NativeSchema, Owner, Result, SchemaItem, failpoint};
@@ -135,7 +135,11 @@ pub(crate) async fn tables(
 
 /// For a source of another engine: tables from the catalog, each type the one that holds all values of its kind.
 fn generated(catalog: &Catalog, names: &[TableName]) -> String {
-    let mut ddl = String::new();
+    let schemas: BTreeSet<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let mut ddl: String = schemas
+        .iter()
+        .map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {};\n", sql::ident(schema)))
+        .collect();
     for (table, name) in catalog.tables.iter().zip(names) {
         let columns = sql::list(table.columns.iter().filter(|column| !column.generated), |column| {
             let required = if column.nullable { "" } else { " NOT NULL" };
@@ -151,6 +155,7 @@ fn type_for(kind: Kind) -> &'static str {
     match kind {
         Kind::Integer => "bigint",
         Kind::Real => "double precision",
+        Kind::Unsigned => "numeric(20)",
         Kind::Numeric => "numeric",
         Kind::Boolean => "boolean",
         Kind::Text | Kind::Native => "text",

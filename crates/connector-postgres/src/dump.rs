@@ -5,9 +5,10 @@ use std::process::Stdio;
 
 use connector::{Error, ErrorKind, NativeSchema, Result, SchemaItem};
 use model::TableName;
+use net::{Host, SslMode};
 use tokio::process::Command;
 
-use crate::url::{Host, Settings, SslMode};
+use crate::url::Settings;
 
 /// Dumps the schema of the catalog's tables and of everything that they need.
 ///
@@ -132,7 +133,7 @@ fn give_to_libpq(settings: &Settings, command: &mut Command) {
         .env("PGAPPNAME", "crossfade")
         .env(
             "PGSSLMODE",
-            match settings.sslmode {
+            match settings.tls.mode {
                 SslMode::Disable => "disable",
                 SslMode::Prefer => "prefer",
                 SslMode::Require => "require",
@@ -140,7 +141,7 @@ fn give_to_libpq(settings: &Settings, command: &mut Command) {
                 SslMode::VerifyFull => "verify-full",
             },
         );
-    if let Some(certificate) = &settings.sslrootcert {
+    if let Some(certificate) = &settings.tls.authorities {
         command.env("PGSSLROOTCERT", certificate);
     }
     if let Some(password) = settings.password() {

@@ -137,12 +137,6 @@ fn meaning(sqlstate: &str) -> (ErrorKind, Retry, Option<&'static str>) {
     (kind, retry, hint)
 }
 
-/// A socket failed or was closed. What was under way may be repeated, except a commit: there the caller has to
-/// say `Unknown`.
-pub(crate) fn from_socket(operation: &'static str, server: &str, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Connect, operation).with("server", server).source(error)
-}
-
 /// Bytes that are not the protocol.
 pub(crate) fn corrupt(operation: &'static str, what: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Corrupt, operation).with("protocol:", what)

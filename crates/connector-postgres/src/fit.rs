@@ -41,6 +41,7 @@ fn refusal(table: &Table, column: &Column, row: &Row, value: &Value) -> Error {
 fn expected(kind: Kind) -> &'static str {
     match kind {
         Kind::Integer => "an integer",
+        Kind::Unsigned => "an integer from 0 on",
         Kind::Real => "a number",
         Kind::Numeric => "a decimal number",
         Kind::Boolean => "0 or 1",
@@ -75,6 +76,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Value::Blob(_) => kind == Kind::Blob,
         Value::Text(text) => match kind {
             Kind::Text | Kind::Native | Kind::Json => true,
+            Kind::Unsigned => !text.is_empty() && text.iter().all(u8::is_ascii_digit),
             Kind::Numeric => is_decimal(text),
             Kind::Date => is_date(text),
             Kind::Time => is_time(text),
@@ -105,8 +107,9 @@ fn is_decimal(text: &[u8]) -> bool {
     !whole.is_empty() && !part.is_empty() && whole.iter().chain(part).all(u8::is_ascii_digit)
 }
 
+/// MySQL's zero dates have the shape of one.
 fn is_date(text: &[u8]) -> bool {
-    has_shape(text, b"9999-99-99")
+    has_shape(text, b"9999-99-99") && &text[..4] != b"0000" && &text[5..7] != b"00" && &text[8..] != b"00"
 }
 
 fn is_time(text: &[u8]) -> bool {
@@ -149,6 +152,8 @@ mod tests {
         for (kind, value, expected) in [
             (Kind::Date, text("2024-02-29"), true),
             (Kind::Date, text("yesterday"), false),
+            (Kind::Date, text("0000-00-00"), false),
+            (Kind::Date, text("2024-02-00"), false),
             (Kind::Date, text("2024-02-29 23:59:59"), false),
             (Kind::Date, text("01/02/2024"), false),
             (Kind::Date, Value::Integer(19_000), false),
@@ -177,6 +182,8 @@ mod tests {
             (Kind::Boolean, text("t"), false),
             (Kind::Numeric, text("-123456789012345678901234567890.5"), true),
             (Kind::Numeric, text("NaN"), false),
+            (Kind::Unsigned, text("18446744073709551615"), true),
+            (Kind::Unsigned, text("-1"), false),
             (Kind::Numeric, text("1."), false),
             (Kind::Uuid, text("6f0f6141-5bdd-eea0-c000-00000000000A"), true),
             (Kind::Uuid, text("{6f0f6141-5bdd-eea0-c000-00000000000A}"), false),

@@ -5,12 +5,13 @@
 
 use bytes::{Buf, Bytes};
 use connector::{Error, ErrorKind, Result};
+use net::from_socket;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 
-use crate::error::{corrupt, from_socket};
-use crate::net;
+use crate::connect;
+use crate::error::corrupt;
 use crate::url::Settings;
 use crate::wire::{Client, Frame, State};
 
@@ -31,7 +32,7 @@ impl Client {
 }
 
 async fn open(settings: &Settings, startup: &[(&str, &str)]) -> Result<Client> {
-    let socket = net::open(settings).await?;
+    let socket = connect::open(settings).await?;
     let mut client = Client::new(socket, settings.server());
     let usual = client.operation;
     client.doing(OPERATION);

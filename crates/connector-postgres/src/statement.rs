@@ -2,6 +2,7 @@
 
 use model::{Table, TableName};
 
+use crate::fit;
 use crate::sql::{list, table as table_sql};
 
 /// A table as the target has it; columns are those of the catalog's table, in its order.
@@ -14,6 +15,8 @@ pub(crate) struct Target {
     pub(crate) stored: Vec<usize>,
     /// Indexes of the key's columns; empty without a key.
     pub(crate) key: Vec<usize>,
+    /// The source is another engine: its values are not printed as PostgreSQL prints them.
+    foreign: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +40,7 @@ impl Target {
             columns,
             stored: planned.stored().collect(),
             key: planned.key().map_or_else(Vec::new, <[usize]>::to_vec),
+            foreign: fit::is_foreign(planned),
         }
     }
 
@@ -171,18 +175,20 @@ impl Target {
 
     /// One of the rows whose every cell prints as the parameters. By output text and not by `=`: json and point have
     /// no equality, and 1.0 = 1.00, 0.0 = −0.0 are different rows. `format('%s')` calls the type's output function,
-    /// which a cast to text does not for bool and char(n).
+    /// which a cast to text does not for bool and char(n). Another engine's `3.0` and `12:00:00.00` are read first.
     fn one_whole(&self, first_parameter: usize) -> String {
         let matches = self
             .stored
             .iter()
             .enumerate()
             .map(|(place, &column)| {
-                let (name, parameter) = (&self.columns[column].name, first_parameter + place);
-                format!(
-                    "({name} IS NULL) = (${parameter}::pg_catalog.text IS NULL) AND \
-                     pg_catalog.format('%s', {name}) = coalesce(${parameter}::pg_catalog.text, '')"
-                )
+                let TargetColumn { name, type_sql, .. } = &self.columns[column];
+                let text = format!("${}::pg_catalog.text", first_parameter + place);
+                let printed = match self.foreign {
+                    true => format!("pg_catalog.format('%s', {text}::{type_sql})"),
+                    false => format!("coalesce({text}, '')"),
+                };
+                format!("({name} IS NULL) = ({text} IS NULL) AND pg_catalog.format('%s', {name}) = {printed}")
             })
             .collect::<Vec<_>>()
             .join(" AND ");

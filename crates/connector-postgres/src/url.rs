@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use connector::{Error, ErrorKind, Result};
+use net::{Host, SslMode, Tls};
 
 const OPERATION: &str = "read a PostgreSQL URL";
 
@@ -20,35 +21,13 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     pub(crate) user: String,
     pub(crate) dbname: String,
-    pub(crate) sslmode: SslMode,
-    /// Certificates to trust; `system` stands for the machine's own.
-    pub(crate) sslrootcert: Option<PathBuf>,
+    pub(crate) tls: Tls,
     /// For the whole of connecting and logging in; `None` waits for ever.
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) application_name: String,
     /// Server settings, as `-c name=value …`.
     pub(crate) options: Option<String>,
     password: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Host {
-    Tcp(String),
-    /// The folder of a Unix socket.
-    Unix(PathBuf),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SslMode {
-    Disable,
-    /// Encrypted where the server can, without knowing whom one talks to.
-    Prefer,
-    /// Encrypted; checked against `sslrootcert` when it is given.
-    Require,
-    /// The certificate must come from a trusted authority.
-    VerifyCa,
-    /// And be for this host.
-    VerifyFull,
 }
 
 impl Settings {
@@ -75,8 +54,7 @@ impl Settings {
             port: parsed.port().unwrap_or(5432),
             dbname,
             user,
-            sslmode: SslMode::Prefer,
-            sslrootcert: None,
+            tls: Tls { mode: SslMode::Prefer, authorities: None },
             connect_timeout: Some(Duration::from_secs(10)),
             application_name: "crossfade".to_owned(),
             options: None,
@@ -95,8 +73,8 @@ impl Settings {
             "user" => self.user = value.into_owned(),
             "password" => self.password = Some(value.into_owned()),
             "dbname" => self.dbname = value.into_owned(),
-            "sslmode" => self.sslmode = SslMode::parse(&value)?,
-            "sslrootcert" => self.sslrootcert = Some(PathBuf::from(value.into_owned())),
+            "sslmode" => self.tls.mode = sslmode(&value)?,
+            "sslrootcert" => self.tls.authorities = Some(PathBuf::from(value.into_owned())),
             "connect_timeout" => {
                 let seconds: u64 = number(name, &value)?;
                 self.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
@@ -188,21 +166,10 @@ impl fmt::Display for Settings {
     }
 }
 
-impl SslMode {
-    fn parse(text: &str) -> Result<SslMode> {
-        Ok(match text {
-            "disable" => SslMode::Disable,
-            // `allow` begins without encryption; beginning with it is the stronger reading of the same wish.
-            "allow" | "prefer" => SslMode::Prefer,
-            "require" => SslMode::Require,
-            "verify-ca" => SslMode::VerifyCa,
-            "verify-full" => SslMode::VerifyFull,
-            _ => {
-                return Err(refused(format_args!("sslmode {text} is not known"))
-                    .hint("use disable, prefer, require, verify-ca or verify-full"));
-            }
-        })
-    }
+fn sslmode(text: &str) -> Result<SslMode> {
+    SslMode::parse(text).ok_or_else(|| {
+        refused(format_args!("sslmode {text} is not known")).hint(format!("use {}", SslMode::WORDS))
+    })
 }
 
 fn refused(why: impl fmt::Display) -> Error {
@@ -343,7 +310,7 @@ mod tests {
             parse("postgres://me%40home:s%3Acret+@db.example:6432/shop?sslmode=require&connect_timeout=3");
         assert_eq!((settings.user.as_str(), settings.password()), ("me@home", Some("s:cret+")));
         assert_eq!((settings.host, settings.port), (Host::Tcp("db.example".to_owned()), 6432));
-        assert_eq!((settings.dbname.as_str(), settings.sslmode), ("shop", SslMode::Require));
+        assert_eq!((settings.dbname.as_str(), settings.tls.mode), ("shop", SslMode::Require));
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(3)));
         // A percent sign that begins no code is itself, whatever a number may begin with.
         assert_eq!(parse("postgres://u:5%+5%@h").password(), Some("5%+5%"));

@@ -21,11 +21,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use connector::{Error, ErrorKind, Result};
+use net::{Socket, from_socket};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-use crate::error::{DbError, corrupt, from_server, from_socket};
-use crate::net::Socket;
+use crate::error::{DbError, corrupt, from_server};
 use crate::pipeline::Pipeline;
 
 /// Settings under which the text of every value is exact and does not depend on the server's configuration, and

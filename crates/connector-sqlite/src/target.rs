@@ -129,7 +129,8 @@ fn declared(kind: Kind) -> &'static str {
         Kind::Real => "REAL",
         Kind::Boolean => "BOOLEAN",
         Kind::Blob => "BLOB",
-        Kind::Numeric
+        Kind::Unsigned
+        | Kind::Numeric
         | Kind::Text
         | Kind::Date
         | Kind::Time

@@ -98,6 +98,8 @@ fn no_modifier() -> i32 {
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Integer,
+    /// An integer of 64 bits without a sign, as text.
+    Unsigned,
     Real,
     Numeric,
     Boolean,

@@ -14,7 +14,7 @@ pub struct Key(pub Vec<Value>);
 /// How the server orders one key column, where the client can do the same exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyOrder {
-    /// By number: integers of up to 64 bits, given as [`Value::Integer`] or as decimal text.
+    /// By number: integers of up to 64 bits, with a sign or without, given as [`Value::Integer`] or as decimal text.
     Integer,
     /// By bytes of the text form: uuid in PostgreSQL's output form, text under the "C" collation.
     Bytes,
@@ -42,9 +42,9 @@ impl Key {
     }
 }
 
-fn integer(value: &Value) -> Option<i64> {
+fn integer(value: &Value) -> Option<i128> {
     match value {
-        Value::Integer(integer) => Some(*integer),
+        Value::Integer(integer) => Some(i128::from(*integer)),
         Value::Text(text) => std::str::from_utf8(text).ok()?.parse().ok(),
         _ => None,
     }
@@ -81,6 +81,10 @@ mod tests {
         assert_eq!(compare("9", "10", KeyOrder::Integer), Some(Ordering::Less));
         assert_eq!(compare("-9", "-10", KeyOrder::Integer), Some(Ordering::Greater));
         assert_eq!(compare("9", "10", KeyOrder::Bytes), Some(Ordering::Greater));
+        assert_eq!(
+            compare("9223372036854775808", "18446744073709551615", KeyOrder::Integer),
+            Some(Ordering::Less)
+        );
         assert_eq!(compare("nine", "10", KeyOrder::Integer), None);
     }
 }
