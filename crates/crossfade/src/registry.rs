@@ -21,6 +21,11 @@ const ENGINES: &[Engine] = &[
         writer: connector_postgres::open_writer,
     },
     Engine {
+        schemes: &["mariadb", "mysql"],
+        reader: connector_mysql::open_reader,
+        writer: connector_mysql::open_writer,
+    },
+    Engine {
         schemes: &["sqlite"],
         reader: connector_sqlite::open_reader,
         writer: connector_sqlite::open_writer,
@@ -46,7 +51,8 @@ fn find(url: &str) -> Result<&'static Engine> {
     ENGINES.iter().find(|engine| engine.schemes.contains(&scheme)).ok_or_else(|| {
         refused(match nearest(scheme, schemes()) {
             Some(meant) => format!("did you mean `{meant}:`?"),
-            None => "known: postgres://user@host/database and sqlite:path".to_owned(),
+            None => "known: postgres://user@host/database, mariadb://user@host/database and sqlite:path"
+                .to_owned(),
         })
     })
 }
@@ -60,7 +66,10 @@ mod tests {
         for (url, hint) in [
             ("shop.db", "a file: sqlite:shop.db; a server: postgres://user@host/shop.db"),
             ("postgre://old/shop", "did you mean `postgres:`?"),
-            ("oracle://old/shop", "known: postgres://user@host/database and sqlite:path"),
+            (
+                "oracle://old/shop",
+                "known: postgres://user@host/database, mariadb://user@host/database and sqlite:path",
+            ),
         ] {
             let error = find(url).err().unwrap();
             assert_eq!(error.hint.as_deref(), Some(hint));

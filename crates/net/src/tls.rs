@@ -17,22 +17,22 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::error::from_socket;
-use crate::url::{Settings, SslMode};
+use crate::{SslMode, Tls, from_socket};
 
 const OPERATION: &str = "connect with TLS";
 
-pub(crate) struct Encryption {
+pub struct Encryption {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
 
 impl Encryption {
-    pub(crate) fn new(settings: &Settings, host: &str) -> Result<Encryption> {
-        let setup = || Error::new(ErrorKind::Setup, OPERATION).with("server", settings.server());
+    /// `host` is the name that the certificate is checked for; `server` is for messages.
+    pub fn new(tls: &Tls, host: &str, server: &str) -> Result<Encryption> {
+        let setup = || Error::new(ErrorKind::Setup, OPERATION).with("server", server);
         let name = ServerName::try_from(host.to_owned()).map_err(|error| setup().source(error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let trust = Trust::new(settings, provider.clone())?;
+        let trust = Trust::new(tls, server, provider.clone())?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| setup().source(error))?
@@ -42,27 +42,21 @@ impl Encryption {
         Ok(Encryption { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
-    pub(crate) async fn start(self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn start(self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.connector.connect(self.name, tcp).await
     }
-}
 
-pub(crate) fn failed(settings: &Settings, error: io::Error) -> Error {
-    // A certificate that does not fit stays so; anything else may be the network.
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(_)) => Error::new(ErrorKind::Setup, OPERATION)
-            .with("server", settings.server())
-            .source(error)
-            .hint("name the certificate authority with sslrootcert=FILE, or check less with sslmode=require"),
-        _ => from_socket(OPERATION, &settings.server(), error),
+    /// What [`Encryption::start`] failed with, as it is told. A certificate that does not fit stays so; anything else may
+    /// be the network.
+    pub fn failed(server: &str, error: io::Error) -> Error {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(_)) => Error::new(ErrorKind::Setup, OPERATION)
+                .with("server", server)
+                .source(error)
+                .hint("name the certificate authority with sslrootcert=FILE, or check less with sslmode=require"),
+            _ => from_socket(OPERATION, server, error),
+        }
     }
-}
-
-pub(crate) fn not_offered(settings: &Settings) -> Error {
-    Error::new(ErrorKind::Setup, OPERATION)
-        .with("server", settings.server())
-        .with("because", "the server does not offer it")
-        .hint("set ssl=on on the server, or sslmode=disable if the way to it is safe")
 }
 
 /// Whom we believe to be the server.
@@ -78,34 +72,34 @@ struct Trust {
 }
 
 impl Trust {
-    fn new(settings: &Settings, provider: Arc<CryptoProvider>) -> Result<Trust> {
-        let wants_authority = matches!(settings.sslmode, SslMode::VerifyCa | SslMode::VerifyFull);
-        let by_file = settings.sslrootcert.as_deref().filter(|_| settings.sslmode != SslMode::Prefer);
+    fn new(tls: &Tls, server: &str, provider: Arc<CryptoProvider>) -> Result<Trust> {
+        let wants_authority = matches!(tls.mode, SslMode::VerifyCa | SslMode::VerifyFull);
+        let by_file = tls.authorities.as_deref().filter(|_| tls.mode != SslMode::Prefer);
         let named = match by_file {
             Some(path) if path.as_os_str() == "system" => Vec::new(),
-            Some(path) => read_certificates(settings, path)?,
+            Some(path) => read_certificates(server, path)?,
             None => Vec::new(),
         };
         let mut roots = RootCertStore::empty();
         if !named.is_empty() {
             for certificate in &named {
-                roots.add(certificate.clone()).map_err(|error| no_authorities(settings).source(error))?;
+                roots.add(certificate.clone()).map_err(|error| no_authorities(server).source(error))?;
             }
         } else if wants_authority || by_file.is_some() {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
         let authorities = if wants_authority || by_file.is_some() {
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-            Some(builder.build().map_err(|error| no_authorities(settings).source(error))?)
+            Some(builder.build().map_err(|error| no_authorities(server).source(error))?)
         } else {
             None
         };
-        Ok(Trust { provider, authorities, named, checks_name: settings.sslmode == SslMode::VerifyFull })
+        Ok(Trust { provider, authorities, named, checks_name: tls.mode == SslMode::VerifyFull })
     }
 }
 
-fn read_certificates(settings: &Settings, path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>> {
-    let failed = || no_authorities(settings).with("sslrootcert", path.display());
+fn read_certificates(server: &str, path: &std::path::Path) -> Result<Vec<CertificateDer<'static>>> {
+    let failed = || no_authorities(server).with("sslrootcert", path.display());
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(|certificates| certificates.collect::<std::result::Result<Vec<_>, _>>())
         .map_err(|error| failed().source(error))?;
@@ -115,9 +109,9 @@ fn read_certificates(settings: &Settings, path: &std::path::Path) -> Result<Vec<
     Ok(certificates)
 }
 
-fn no_authorities(settings: &Settings) -> Error {
+fn no_authorities(server: &str) -> Error {
     Error::new(ErrorKind::Setup, OPERATION)
-        .with("server", settings.server())
+        .with("server", server)
         .hint("sslrootcert must name a readable PEM file with the authority's certificate")
 }
 

@@ -11,7 +11,8 @@ use crate::shell::{self, Result};
 const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("connector", &["model"]),
-    ("connector-*", &["connector", "model"]),
+    ("net", &["connector"]),
+    ("connector-*", &["connector", "model", "net"]),
     ("engine", &["connector", "model"]),
     ("crossfade", &["connector", "connector-*", "engine", "model"]),
     ("proof", &["connector", "engine", "model"]),
