@@ -23,7 +23,8 @@ pub(crate) async fn source(settings: &Settings, selection: &Selection) -> Result
     engines(&mut client, &settings.database, &catalog, &mut findings).await?;
     hash_uniques(&mut client, &settings.database, &catalog, &mut findings).await?;
     cascades(&mut client, &catalog, &mut findings).await?;
-    keyless(&catalog, &mut findings);
+    left_out(&mut client, &settings.database, &mut findings).await?;
+    in_one_piece(&catalog, &mut findings);
     Ok(findings)
 }
 
@@ -68,7 +69,30 @@ async fn server(client: &mut Client, findings: &mut Vec<Finding>) -> Result<()> 
         ));
     }
     replica(client, findings).await?;
-    filters(client, findings).await
+    filters(client, findings).await?;
+    durability(client, findings).await
+}
+
+/// After a power failure the log may lack what the tables have, or the other way round.
+async fn durability(client: &mut Client, findings: &mut Vec<Finding>) -> Result<()> {
+    let settings = ["sync_binlog", "innodb_flush_log_at_trx_commit"];
+    let selected = sql::list(settings, |setting| format!("@@global.{setting}"));
+    let row = Cells::first(client.query(&format!("SELECT {selected}")).await?);
+    for (at, setting) in settings.into_iter().enumerate() {
+        let found = row.text(at)?;
+        if found != "1" {
+            findings.push(Finding {
+                id: "MY-DURABLE",
+                severity: Severity::Warning,
+                object: format!("setting {setting}"),
+                found: format!("{setting} = {found}"),
+                why: "after a power failure of the source its log and its tables may differ, and no replica notices: neither does crossfade"
+                    .to_owned(),
+                remedy: format!("SET GLOBAL {setting} = 1; or begin the migration anew after a power failure"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A node of a Galera cluster is a replica of the others.
@@ -347,16 +371,56 @@ async fn cascades(client: &mut Client, catalog: &Catalog, findings: &mut Vec<Fin
     Ok(())
 }
 
-fn keyless(catalog: &Catalog, findings: &mut Vec<Finding>) {
-    for table in catalog.tables.iter().filter(|table| table.key().is_none()) {
+/// What is in the database besides tables, by name: nothing of it is carried over.
+async fn left_out(client: &mut Client, database: &str, findings: &mut Vec<Finding>) -> Result<()> {
+    let database = sql::literal(database);
+    let rows = client
+        .query(&format!(
+            "SELECT 'view', TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {database} \
+             UNION ALL SELECT 'sequence', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {database} AND TABLE_TYPE = 'SEQUENCE' \
+             UNION ALL SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {database} \
+             UNION ALL SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {database} \
+             UNION ALL SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {database} \
+             ORDER BY 1, 2"
+        ))
+        .await?;
+    for row in rows {
+        let row = Cells(row);
         findings.push(Finding {
-            id: "MY-NO-KEY",
+            id: "MY-LEFT-OUT",
+            severity: Severity::Note,
+            object: format!("{} {}", row.text(0)?, row.text(1)?),
+            found: "no table".to_owned(),
+            why: "only tables are carried over".to_owned(),
+            remedy: "create on the target by hand what the application needs of it".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Tables that are read by one statement, whatever their size.
+fn in_one_piece(catalog: &Catalog, findings: &mut Vec<Finding>) {
+    for table in catalog.tables.iter().filter(|table| table.key_order().is_none()) {
+        let (id, found, why) = match table.key() {
+            None => (
+                "MY-NO-KEY",
+                "no primary key and no unique index over columns that are NOT NULL",
+                "its rows are told apart by all of their cells, and it is copied in one piece: until that is done, an ALTER of it waits, \
+                 and everybody behind the ALTER",
+            ),
+            Some(_) => (
+                "MY-KEY-ORDER",
+                "a key that the server orders in its own way (by a collation, or as a decimal)",
+                "it is copied in one piece: until that is done, an ALTER of it waits, and everybody behind the ALTER",
+            ),
+        };
+        findings.push(Finding {
+            id,
             severity: Severity::Note,
             object: format!("table {}", table.name),
-            found: "no primary key and no unique index over columns that are NOT NULL".to_owned(),
-            why: "its rows are told apart by all of their cells: it is copied in one piece, and each change looks at the whole row"
-                .to_owned(),
-            remedy: "none is needed; a primary key makes it faster".to_owned(),
+            found: found.to_owned(),
+            why: why.to_owned(),
+            remedy: "do not alter it while it is copied; nothing else is needed".to_owned(),
         });
     }
 }

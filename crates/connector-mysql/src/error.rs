@@ -85,6 +85,8 @@ fn meaning(db: &DbError) -> (ErrorKind, Retry, Option<&'static str>) {
     const SPACE: &str = "free space on the server's disk";
     const PACKET: &str = "raise max_allowed_packet on the server, up to 1G";
     const STATEMENTS: &str = "raise max_prepared_stmt_count on the server";
+    const LOG: &str = "was the log purged or reset, or the source restored? Begin the migration anew, and keep the log for longer \
+     (binlog_expire_logs_seconds)";
     const LOCAL: &str = "set local_infile=ON on the server";
     const PRIMARY: &str = "connect to the primary, with read_only off";
     let says = |words: &str| db.message.contains(words);
@@ -102,7 +104,7 @@ fn meaning(db: &DbError) -> (ErrorKind, Retry, Option<&'static str>) {
         // One number for everything that a dump can fail with; only the words tell them apart.
         1236 if says("same server_uuid/server_id") => (K::Connect, Later, None),
         1236 if says("max_allowed_packet") => (K::Setup, Never, Some(PACKET)),
-        1236 => (K::LogLost, Never, None),
+        1236 => (K::LogLost, Never, Some(LOG)),
         // The view was opened before the table was altered; a new view sees the table.
         1412 => (K::Schema, Later, None),
         1050 | 1051 | 1054 | 1060 | 1061 | 1072 | 1091 | 1146 | 1305 => (K::Schema, Never, None),

@@ -276,7 +276,8 @@ impl Stream {
             Statement::DropDatabase(schema) => {
                 if self.tables.iter().any(|followed| followed.table.name.schema.eq_ignore_ascii_case(&schema))
                 {
-                    return Err(stop("the source's database was dropped"));
+                    return Err(stop("the source's database was dropped")
+                        .hint("restore it and begin the migration anew, or keep what the target has: all before this is there"));
                 }
             }
             Statement::Rows { what, .. } => {
@@ -286,7 +287,9 @@ impl Stream {
                 ));
             }
             Statement::Unknown => {
-                return Err(stop("what this statement does to the tables is not known"));
+                return Err(stop("what this statement does to the tables is not known").hint(
+                    "begin the migration anew, and do without it until the migration is over; please report it",
+                ));
             }
         }
         if self.open.as_ref().is_some_and(|open| open.standalone) {

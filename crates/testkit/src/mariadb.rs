@@ -1,6 +1,7 @@
 //! Throwaway MariaDB servers on loopback.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
@@ -51,7 +52,10 @@ impl Builder {
     pub fn create(self) -> Server {
         assert!(Path::new(SERVER).exists(), "MariaDB is not installed: run `cargo xtask install`");
         let host = Host::within(&std::env::temp_dir(), "maria", USER);
-        let mut install = host.command(Path::new(INSTALL));
+        let mut folder = host.command(Path::new("mkdir"));
+        folder.arg("tmp");
+        host.run(folder);
+        let mut install = command(&host, INSTALL);
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         install.arg(format!("--datadir={}", host.folder.join("data").display()));
         host.run(install);
@@ -139,7 +143,7 @@ impl Server {
         let settings = &self.settings;
         self.host.start(
             |host| {
-                let mut command = host.command(Path::new(SERVER));
+                let mut command = command(host, SERVER);
                 command.args(["--no-defaults", &format!("--port={}", host.port)]);
                 for (name, file) in [("datadir", "data"), ("socket", "socket"), ("pid-file", "pid")] {
                     command.arg(format!("--{name}={}", host.folder.join(file).display()));
@@ -191,6 +195,13 @@ impl Server {
     pub fn log(&self) -> String {
         self.host.log()
     }
+}
+
+/// A server that starts removes temporary tables from the folder for them, whoever's they are: so each has one of its own.
+fn command(host: &Host, program: &str) -> Command {
+    let mut command = host.command(Path::new(program));
+    command.env("TMPDIR", host.folder.join("tmp"));
+    command
 }
 
 fn options(port: u16, database: &str) -> Opts {
