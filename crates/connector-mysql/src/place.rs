@@ -7,6 +7,8 @@
 //!
 //! So a place is taken only where a transaction ends: then it is the place of that transaction's commit.
 
+use std::sync::{Mutex, PoisonError};
+
 use connector::{Error, ErrorKind, Result};
 
 use crate::ddl::{self, Statement};
@@ -14,6 +16,20 @@ use crate::dump::{Dump, FIRST_OFFSET};
 use crate::event::Event;
 use crate::position::{Coordinates, GtidPosition};
 use crate::url::Settings;
+
+/// The last place that was found exact. It stays so: what is committed later moves the place of a snapshot that shows it.
+#[derive(Debug, Default)]
+pub(crate) struct Exact(Mutex<Option<Coordinates>>);
+
+impl Exact {
+    pub(crate) fn is(&self, at: &Coordinates) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(at)
+    }
+
+    pub(crate) fn note(&self, at: &Coordinates) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at.clone());
+    }
+}
 
 const LOOK: &str = "fit a read to the log";
 

@@ -14,6 +14,7 @@ use crate::cells::Cells;
 use crate::charset::Charsets;
 use crate::column_type::ColumnType;
 use crate::declared::{Declared, column_types};
+use crate::place::Exact;
 use crate::position::{Coordinates, GtidPosition};
 use crate::probe::Probe;
 use crate::stream::{Stream, Undone};
@@ -28,6 +29,7 @@ pub(crate) struct MysqlReader {
     /// What the source has taught us of its charsets.
     charsets: Mutex<Charsets>,
     undone: Undone,
+    exact: Exact,
 }
 
 impl MysqlReader {
@@ -37,6 +39,7 @@ impl MysqlReader {
             probe: Probe::default(),
             charsets: Mutex::new(Charsets::default()),
             undone: Undone::default(),
+            exact: Exact::default(),
         }
     }
 
@@ -72,7 +75,7 @@ impl MysqlReader {
     async fn open_wave(&self, tables: &[&Table], readers: usize) -> Result<MysqlWave> {
         let types = self.types(tables).await?;
         let types = tables.iter().map(|table| table.name.clone()).zip(types).collect();
-        MysqlWave::open(&self.settings, readers, types).await
+        MysqlWave::open(&self.settings, readers, types, &self.exact).await
     }
 }
 
@@ -123,7 +126,7 @@ impl Reader for MysqlReader {
     /// Nothing is created. The place is a snapshot's, not the log's end: a transaction that is in the log and not yet
     /// visible would lie before the end, and be in no wave.
     async fn prepare(&self, _stream: &str, _catalog: &Catalog) -> Result<Position> {
-        let (mut client, mut at) = wave::place(&self.settings).await?;
+        let (mut client, mut at) = wave::place(&self.settings, &self.exact).await?;
         at.gtids = gtids_at(&mut client, &at).await?.ok_or_else(|| {
             Error::new(ErrorKind::Database, "find the place in the log where to begin")
                 .with("at", &at)

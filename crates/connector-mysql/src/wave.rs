@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::cells::Cells;
 use crate::column_type::ColumnType;
 use crate::error;
+use crate::place::Exact;
 use crate::position::{Coordinates, GtidPosition};
 use crate::prepared::Statement;
 use crate::select::Select;
@@ -41,20 +42,24 @@ struct Snapshot {
 }
 
 /// Sessions that see exactly what the log has up to a place; at least one.
-async fn exact(settings: &Settings, count: usize) -> Result<(Vec<Client>, Coordinates)> {
+async fn exact(settings: &Settings, count: usize, known: &Exact) -> Result<(Vec<Client>, Coordinates)> {
     let mut last = None;
     for round in 0..PLACES_MAX {
         tokio::time::sleep(PAUSE * round).await;
         let (clients, at) = snapshots(settings, count).await?;
         // A place that stays where it is, where no transaction of InnoDB ends, is worth reading the file for.
-        let is_exact = place::ends_a_transaction(settings, &at).await?
+        let is_exact = known.is(&at)
+            || place::ends_a_transaction(settings, &at).await?
             || (last.as_ref() == Some(&at) && place::is_exact(settings, &at).await?);
         if is_exact {
+            known.note(&at);
             return Ok((clients, at));
         }
         last = Some(at);
     }
-    between_commits(settings, count).await
+    let (clients, at) = between_commits(settings, count).await?;
+    known.note(&at);
+    Ok((clients, at))
 }
 
 /// With no commit under way every place is exact. Waits for the commits that are, and makes others wait meanwhile: for as
@@ -155,8 +160,8 @@ async fn begin(mut client: Client) -> Result<Snapshot> {
 }
 
 /// Where the log stands in a snapshot taken now.
-pub(crate) async fn place(settings: &Settings) -> Result<(Client, Coordinates)> {
-    let (clients, at) = exact(settings, 1).await?;
+pub(crate) async fn place(settings: &Settings, known: &Exact) -> Result<(Client, Coordinates)> {
+    let (clients, at) = exact(settings, 1, known).await?;
     let mut client = clients.into_iter().next().ok_or_else(|| Error::new(ErrorKind::Connect, FIT))?;
     client.execute("ROLLBACK").await?;
     Ok((client, at))
@@ -175,8 +180,9 @@ impl MysqlWave {
         settings: &Settings,
         readers: usize,
         mut types: Vec<(TableName, Arc<[ColumnType]>)>,
+        known: &Exact,
     ) -> Result<MysqlWave> {
-        let (mut clients, at) = exact(settings, readers).await?;
+        let (mut clients, at) = exact(settings, readers, known).await?;
         for client in &mut clients {
             client.doing("read a chunk");
         }

@@ -190,6 +190,7 @@ pub(crate) async fn targets(client: &mut Client, catalog: &Catalog) -> Result<(V
         let column = TargetColumn {
             name: sql::ident(row.text(1)?),
             type_sql: row.text(2)?.to_owned(),
+            declared: row.text(3)?.to_owned(),
             typed_array: row.text(4)? == "t",
             always: row.text(5)? == "t",
         };
@@ -220,6 +221,7 @@ fn target(planned: &Table, name: &TableName, mut found: Found) -> Result<Target>
             None if column.generated => columns.push(TargetColumn {
                 name: sql::ident(&column.name),
                 type_sql: "text".into(),
+                declared: "text".into(),
                 typed_array: true,
                 always: false,
             }),

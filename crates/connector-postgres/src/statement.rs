@@ -26,6 +26,8 @@ pub(crate) struct TargetColumn {
     /// Without modifiers: an explicit cast to `varchar(3)` would cut a value silently, while the assignment that
     /// follows refuses one that is too long.
     pub(crate) type_sql: String,
+    /// With them.
+    pub(crate) declared: String,
     /// Values travel as an array of the type itself. Otherwise (arrays, domains, composites) as text with a cast:
     /// an array of arrays would be taken for a matrix.
     pub(crate) typed_array: bool,
@@ -182,13 +184,17 @@ impl Target {
             .iter()
             .enumerate()
             .map(|(place, &column)| {
-                let TargetColumn { name, type_sql, .. } = &self.columns[column];
+                let TargetColumn { name, declared, .. } = &self.columns[column];
                 let text = format!("${}::pg_catalog.text", first_parameter + place);
                 let printed = match self.foreign {
-                    true => format!("pg_catalog.format('%s', {text}::{type_sql})"),
+                    true => format!("pg_catalog.format('%s', {text}::{declared})"),
                     false => format!("coalesce({text}, '')"),
                 };
-                format!("({name} IS NULL) = ({text} IS NULL) AND pg_catalog.format('%s', {name}) = {printed}")
+                // A composite of NULLs is no NULL; and a collation may take two texts for one.
+                format!(
+                    "({name} IS NOT DISTINCT FROM NULL) = ({text} IS NULL) \
+                     AND pg_catalog.format('%s', {name}) COLLATE pg_catalog.\"C\" = {printed}"
+                )
             })
             .collect::<Vec<_>>()
             .join(" AND ");
@@ -304,12 +310,14 @@ mod tests {
             TargetColumn {
                 name: "\"id\"".into(),
                 type_sql: "integer".into(),
+                declared: "integer".into(),
                 typed_array: true,
                 always: false,
             },
             TargetColumn {
                 name: "\"tags\"".into(),
                 type_sql: "text[]".into(),
+                declared: "text[]".into(),
                 typed_array: false,
                 always: false,
             },

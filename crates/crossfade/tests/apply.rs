@@ -354,6 +354,20 @@ fn a07_triggers_on_the_target_do_not_fire_for_what_is_in_the_log_already() {
 }
 
 #[test]
+fn c14_rows_without_a_key_are_told_apart_byte_by_byte() {
+    check(
+        "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE TYPE pair AS (a int, b int);
+         CREATE TABLE word (word text COLLATE blind, ends pair); ALTER TABLE word REPLICA IDENTITY FULL;
+         INSERT INTO word VALUES ('A', NULL), ('a', NULL), ('b', '(,)'), ('B', '(,)')",
+        &[
+            "DELETE FROM word WHERE word COLLATE \"C\" = 'a'",
+            "UPDATE word SET word = 'c' WHERE word COLLATE \"C\" = 'B'",
+        ],
+    );
+}
+
+#[test]
 fn every_common_type_is_alike_by_copy_and_by_log() {
     let pair = Pair::start();
     let stage = pair.stage(CROSSFADE);

@@ -91,6 +91,31 @@ fn c01_a_commit_that_waits_for_a_replica_is_not_passed_over() {
     assert_eq!(across.stage.assert_equal().rows(), 3001);
 }
 
+/// Nothing has been committed since: the place lies behind the last transaction of the file before, whose end is not known.
+#[test]
+fn c01_a_quiet_source_whose_log_has_gone_on() {
+    let across = Across::start().table();
+    across.on_source(&[
+        "CREATE USER mover@'%' IDENTIFIED BY 's3cret'",
+        "GRANT SELECT ON market.* TO mover@'%'",
+        "GRANT REPLICATION SLAVE, BINLOG MONITOR, REPLICA MONITOR ON *.* TO mover@'%'",
+        "FLUSH BINARY LOGS",
+    ]);
+    let url = format!("mariadb://mover:s3cret@127.0.0.1:{}/{NAME}", across.source.port());
+    let across = Across { stage: across.stage.via(Some(url), None), ..across };
+    let stopped = across.stage.run_command(&["--until", "caught-up"]).output();
+    stopped.assert_code(1).assert_says(&[
+        "could not fit a read to the log",
+        "the next commit",
+        "GRANT RELOAD",
+    ]);
+    across.on_source(&["GRANT RELOAD ON *.* TO mover@'%'", "FLUSH BINARY LOGS"]);
+    across.stage.caught_up();
+    across.source.run("", &["DROP USER mover@'%'"]);
+    let across = Across { stage: across.stage.via(Some(across.source.url(NAME)), None), ..across };
+    across.stage.assert_equal();
+}
+
 #[test]
 fn c02_cuts_fit_the_log_under_load() {
     let across = Across::start().market();

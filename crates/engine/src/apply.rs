@@ -323,7 +323,7 @@ impl Applying {
     /// What is written side by side may wait for each other on the target in ways that are not seen from here (an index
     /// that was added by hand); so these transactions are written one group at a time before that is tried again.
     fn side_by_side_failed(&mut self, error: LaneError, upto: u64) -> Interrupt {
-        self.alone_upto = upto;
+        self.alone_upto = self.alone_upto.max(upto);
         match error {
             LaneError::Refused(refusal) => Interrupt::Refused { refusal, upto },
             LaneError::Failed(error) => Interrupt::Failed(error),

@@ -73,6 +73,8 @@ pub(crate) struct Lanes {
     /// Up to this transaction each group waits for its turn as a whole.
     alone_upto: u64,
     applied: watch::Receiver<u64>,
+    /// One for each lane, so that they are woken in order.
+    halts: Vec<oneshot::Sender<()>>,
     halted: Arc<AtomicBool>,
     size: Arc<GroupSize>,
 }
@@ -99,17 +101,20 @@ impl Lanes {
         let (committed, applied_now) = watch::channel(applied);
         let halted = Arc::new(AtomicBool::new(false));
         let size = Arc::new(GroupSize::new(group_rows_max));
-        let (mut senders, mut tasks) = (Vec::new(), JoinSet::new());
+        let (mut senders, mut halts, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
         for applier in appliers {
             let (pieces, incoming) = mpsc::channel(1);
+            let (halt, halting) = oneshot::channel();
             let work = Work {
                 applier,
                 committed: committed.clone(),
+                halting,
                 halted: Arc::clone(&halted),
                 meter: Arc::clone(meter),
                 size: Arc::clone(&size),
             };
             senders.push(pieces);
+            halts.push(halt);
             tasks.spawn(work.run(incoming));
         }
         Lanes {
@@ -122,6 +127,7 @@ impl Lanes {
             open,
             alone_upto,
             applied: applied_now,
+            halts,
             halted,
             size,
         }
@@ -186,7 +192,12 @@ impl Lanes {
     }
 
     /// Why a lane has ended.
-    pub(crate) async fn failed(self) -> LaneError {
+    pub(crate) async fn failed(mut self) -> LaneError {
+        // Its error first; then nobody waits any longer, be it on the target for what another lane has locked.
+        if self.outcome.is_ok() {
+            self.ended().await;
+        }
+        self.halt();
         let early = Error::Task { what: "applies", reason: "it ended early".into() };
         self.close().await.err().unwrap_or(LaneError::Failed(early))
     }
@@ -198,6 +209,15 @@ impl Lanes {
             self.note(ended);
         }
         self.outcome
+    }
+
+    /// Lanes that wait for their turn give up.
+    fn halt(&mut self) {
+        self.halted.store(true, Ordering::Relaxed);
+        for halt in self.halts.drain(..) {
+            // One that has ended hears nothing more.
+            let _ = halt.send(());
+        }
     }
 
     fn note(&mut self, ended: Result<Result<(), ApplyError>, JoinError>) {
@@ -213,8 +233,8 @@ impl Lanes {
     }
 
     /// Ends after what is being written; what becomes of it the next session reads from the record.
-    pub(crate) async fn abandon(self) {
-        self.halted.store(true, Ordering::Relaxed);
+    pub(crate) async fn abandon(mut self) {
+        self.halt();
         if let Err(error) = self.close().await {
             tracing::debug!(?error, "the last slices were not written; they are written again later");
         }
@@ -227,6 +247,7 @@ struct Work {
     /// Told to whoever reads the log. The turn has channels of its own: those who wait on one of these are woken in random
     /// order, and what a simulation does next must always be the same.
     committed: watch::Sender<u64>,
+    halting: oneshot::Receiver<()>,
     halted: Arc<AtomicBool>,
     meter: Arc<Meter>,
     size: Arc<GroupSize>,
@@ -242,7 +263,10 @@ impl Work {
         }
         // Those behind this one wait no longer than it takes to know that their turn does not come.
         drop(pieces);
-        self.applier.rollback().await?;
+        // Not why the lanes ended.
+        if let Err(error) = self.applier.rollback().await {
+            tracing::debug!(%error, "a lane could not roll back; its session ends");
+        }
         Ok(())
     }
 
@@ -256,7 +280,7 @@ impl Work {
         // Also after an error: the groups before are to be finished, and one of their errors comes first.
         if let Some(turn) = piece.turn
             && !mutant::on(mutant::LANES_COMMIT_EARLY)
-            && turn.await.is_err()
+            && !self.comes(turn).await
         {
             return Ok(false);
         }
@@ -275,6 +299,14 @@ impl Work {
             let _ = pass_on.send(());
         }
         Ok(true)
+    }
+
+    async fn comes(&mut self, turn: Turn) -> bool {
+        tokio::select! {
+            biased;
+            turn = turn => turn.is_ok(),
+            _ = &mut self.halting => false,
+        }
     }
 }
 
