@@ -8,7 +8,7 @@
 //! him. So each chunk is read behind a savepoint: going back to it gives the lock away and keeps the snapshot.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use connector::{Block, ChunkStream, Error, ErrorKind, Format, Result, Retry, Slicing, Wave};
@@ -43,51 +43,96 @@ struct Snapshot {
 
 /// Sessions that see exactly what the log has up to a place; at least one.
 async fn exact(settings: &Settings, count: usize, known: &Exact) -> Result<(Vec<Client>, Coordinates)> {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = between_places(settings, count, known).await? {
+            return Ok(found);
+        }
+        match between_commits(settings, count).await {
+            Ok((clients, at)) => {
+                known.note(&at);
+                return Ok((clients, at));
+            }
+            Err(error) if is_awaited(&error) && started.elapsed() < PATIENCE => {
+                tokio::time::sleep(PATIENCE_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Some transaction's end, if the log comes to lie at one.
+async fn between_places(
+    settings: &Settings,
+    count: usize,
+    known: &Exact,
+) -> Result<Option<(Vec<Client>, Coordinates)>> {
     let mut last = None;
     for round in 0..PLACES_MAX {
         tokio::time::sleep(PAUSE * round).await;
-        let (clients, at) = snapshots(settings, count).await?;
+        let (clients, at) = snapshots(open(settings, count).await?).await?;
         // A place that stays where it is, where no transaction of InnoDB ends, is worth reading the file for.
         let is_exact = known.is(&at)
             || place::ends_a_transaction(settings, &at).await?
             || (last.as_ref() == Some(&at) && place::is_exact(settings, &at).await?);
         if is_exact {
             known.note(&at);
-            return Ok((clients, at));
+            return Ok(Some((clients, at)));
         }
         last = Some(at);
     }
-    let (clients, at) = between_commits(settings, count).await?;
-    known.note(&at);
-    Ok((clients, at))
+    Ok(None)
+}
+
+/// A commit that lasts: it waits for a replica (semi-synchronous), for a slow disk, for a backup.
+fn is_awaited(error: &Error) -> bool {
+    error::number(error) == Some(1205)
 }
 
 /// With no commit under way every place is exact. Waits for the commits that are, and makes others wait meanwhile: for as
-/// long as it takes to begin the transactions.
+/// long as it takes to begin transactions in sessions that are open already.
+///
+/// The server ends the pause by itself when this session ends, and this session when nothing is heard of it: a machine or a
+/// network that is gone may not stop the application's commits.
 async fn between_commits(settings: &Settings, count: usize) -> Result<(Vec<Client>, Coordinates)> {
+    let sessions = open(settings, count).await?;
     let mut holder = session::asking(settings).await?;
-    holder.doing(FIT);
+    holder.doing(FIT).execute("SET wait_timeout = 2, lock_wait_timeout = 1").await?;
     for stage in ["START", "BLOCK_COMMIT"] {
-        holder.execute(&format!("BACKUP STAGE {stage}")).await.map_err(|error| {
-            error.retry(Retry::Later).hint(
-                "the log has gone on to another file, and nothing was committed since: whether the last transactions before it are \
-                 visible is not known. It goes on with the next commit on the source; GRANT RELOAD ON *.* to the user lets it find out",
-            )
-        })?;
+        holder.execute(&format!("BACKUP STAGE {stage}")).await.map_err(unknown)?;
     }
-    let taken = snapshots(settings, count).await?;
+    let taken = snapshots(sessions).await?;
+    // Refused when the session has been ended meanwhile, and the commits have gone on.
     holder.execute("BACKUP STAGE END").await?;
     Ok(taken)
+}
+
+/// Why the pause could not be had, and what helps.
+fn unknown(error: Error) -> Error {
+    let hint = match error.kind {
+        ErrorKind::Connect => return error,
+        _ if is_awaited(&error) => {
+            "a commit on the source has lasted for half a minute (does it wait for a replica, a full disk or a backup?), and whether \
+             it will be visible is not known before it ends. It goes on once the source commits again"
+        }
+        _ => {
+            "the log has gone on to another file, and nothing was committed since: whether the last transactions before it are \
+             visible is not known. It goes on with the next commit on the source; GRANT RELOAD ON *.* to the user lets it find out"
+        }
+    };
+    error.retry(Retry::Later).hint(hint)
 }
 
 /// A busy server has committed again by then.
 const PLACES_MAX: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(20);
+/// So long a commit is waited for. Each try makes other commits wait for up to a second; so there is a pause between two.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE_PAUSE: Duration = Duration::from_secs(2);
 const FIT: &str = "fit a read to the log";
 
-/// Begins as many transactions as asked for, and keeps those that see the same; at least one.
-async fn snapshots(settings: &Settings, count: usize) -> Result<(Vec<Client>, Coordinates)> {
-    let mut sessions = open(settings, count.max(1)).await?;
+/// Begins a transaction in each of them, and keeps those that see the same; at least one.
+async fn snapshots(mut sessions: Vec<Client>) -> Result<(Vec<Client>, Coordinates)> {
     let mut best: Vec<Snapshot> = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let mut taken = begin_all(sessions).await?;
@@ -114,7 +159,7 @@ async fn snapshots(settings: &Settings, count: usize) -> Result<(Vec<Client>, Co
 
 async fn open(settings: &Settings, count: usize) -> Result<Vec<Client>> {
     let mut opening = JoinSet::new();
-    for _ in 0..count {
+    for _ in 0..count.max(1) {
         let settings = settings.clone();
         opening.spawn(async move { session::reading(&settings).await });
     }
@@ -199,7 +244,8 @@ impl MysqlWave {
     async fn lease(&self) -> Result<Lease> {
         let none = || Error::new(ErrorKind::Connect, "find a free reader");
         let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| none())?;
-        let client = self.idle.lock().map_err(|_| none())?.pop().ok_or_else(none)?;
+        let lost = || none().with("because", "its connection was lost");
+        let client = self.idle.lock().map_err(|_| none())?.pop().ok_or_else(lost)?;
         Ok(Lease { client: Some(client), statement: None, idle: Arc::clone(&self.idle), _permit: permit })
     }
 
