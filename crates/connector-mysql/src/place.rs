@@ -33,8 +33,8 @@ impl Exact {
 
 const LOOK: &str = "fit a read to the log";
 
-/// A header of 19 bytes, the number of the transaction, and a checksum.
-const XID_BYTES: u64 = 19 + 8 + 4;
+/// A header of 19 bytes and the number of the transaction; with a checksum, and without (`binlog_checksum`).
+const XID_BYTES: [u64; 2] = [19 + 8 + 4, 19 + 8];
 
 /// When the file was begun that is at this place.
 pub(crate) async fn begun(settings: &Settings, at: &Coordinates) -> Result<Option<u32>> {
@@ -45,12 +45,22 @@ pub(crate) async fn begun(settings: &Settings, at: &Coordinates) -> Result<Optio
 
 /// Whether a transaction of InnoDB ends there: that is what the last event before it says, which has a known size.
 pub(crate) async fn ends_a_transaction(settings: &Settings, at: &Coordinates) -> Result<bool> {
-    let Some(from) = at.offset().checked_sub(XID_BYTES).filter(|from| *from > FIRST_OFFSET) else {
+    for size in XID_BYTES {
+        if is_end(settings, at, size).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether so many bytes before the place there is the end of a transaction, and reaches up to it.
+async fn is_end(settings: &Settings, at: &Coordinates, size: u64) -> Result<bool> {
+    let Some(from) = at.offset().checked_sub(size).filter(|from| *from > FIRST_OFFSET) else {
         return Ok(false);
     };
     let Ok(from) = Coordinates::new(&at.file(), from, GtidPosition::default()) else { return Ok(false) };
-    // Another event before the place makes this one of another length: what is found then is the middle of an event, which
-    // the server or the checksum does not let pass.
+    // Another event before the place is of another length: what is found then is the middle of it, which the server does not
+    // send, or which is no event that ends at the place.
     let found = async {
         let mut dump = Dump::open(settings, &from, LOOK).await?;
         loop {
