@@ -150,20 +150,19 @@ impl Reader for MysqlReader {
         if log_end(&mut client).await?.order() < at.order() {
             return Err(lost(position, "the log ends before"));
         }
-        // Only what follows the log knows these.
-        if at.gtids == GtidPosition::default() || u32::try_from(at.offset()).is_err() {
-            return Ok(());
-        }
-        match gtids_at(&mut client, &at).await? {
-            None => Err(lost(position, "the file is not there any more")),
-            Some(gtids) if gtids == at.gtids => {
-                let begun = place::begun(&self.settings, &at).await?;
-                match at.begun.is_none() || at.begun == begun {
-                    true => Ok(()),
-                    false => Err(lost(position, "the file is another one of the same name")),
+        // Only what follows the log knows these, and the server tells them up to 4 GiB in a file.
+        if at.gtids != GtidPosition::default() && u32::try_from(at.offset()).is_ok() {
+            match gtids_at(&mut client, &at).await? {
+                None => return Err(lost(position, "the file is not there any more")),
+                Some(gtids) if gtids != at.gtids => {
+                    return Err(lost(position, "other transactions lie there").with("found", gtids));
                 }
+                Some(_) => {}
             }
-            Some(gtids) => Err(lost(position, "other transactions lie there").with("found", gtids)),
+        }
+        match at.begun.is_some() && place::begun(&self.settings, &at).await? != at.begun {
+            true => Err(lost(position, "the file is another one of the same name")),
+            false => Ok(()),
         }
     }
 
