@@ -6,6 +6,7 @@ use model::{Catalog, TableName};
 use crate::cells::Cells;
 use crate::charset::Charsets;
 use crate::error::number;
+use crate::grants::Grant;
 use crate::url::Settings;
 use crate::wire::Client;
 use crate::{cascade, catalog, session, sql};
@@ -204,15 +205,10 @@ const REQUIRED: &[Required] = &[
 
 async fn rights(client: &mut Client, database: &str, findings: &mut Vec<Finding>) -> Result<()> {
     let rows = client.query("SHOW GRANTS").await?;
-    let grants: Vec<Cells> = rows.into_iter().map(Cells).collect();
-    // What may be done everywhere: `GRANT SELECT, REPLICATION SLAVE ON *.* TO …`.
-    let held: Vec<&str> = grants
-        .iter()
-        .filter_map(|grant| grant.maybe(0)?.strip_prefix("GRANT ")?.split_once(" ON *.* "))
-        .flat_map(|(rights, _)| rights.split(", "))
-        .collect();
+    let rows: Vec<Cells> = rows.into_iter().map(Cells).collect();
+    let grants: Vec<Grant<'_>> = rows.iter().filter_map(|row| Grant::parse(row.maybe(0)?)).collect();
     for (right, names, why) in RIGHTS {
-        if !held.iter().any(|held| *held == "ALL PRIVILEGES" || names.contains(held)) {
+        if !grants.iter().any(|grant| grant.is_everywhere() && grant.gives(names)) {
             findings.push(blocker(
                 "MY-RIGHT",
                 "the user of the source URL",
@@ -223,15 +219,7 @@ async fn rights(client: &mut Client, database: &str, findings: &mut Vec<Finding>
         }
     }
     // Tables and columns that the user may not read are not even listed: they would be missing on the target, and nothing would say so.
-    let of_database = format!(" ON {}.* ", sql::ident(database));
-    let reads = grants.iter().filter_map(|grant| grant.maybe(0)?.strip_prefix("GRANT ")).any(|grant| {
-        [" ON *.* ", of_database.as_str()].iter().any(|place| {
-            let rights = grant.split_once(place).map(|(rights, _)| rights);
-            rights.is_some_and(|rights| {
-                rights.split(", ").any(|right| matches!(right, "SELECT" | "ALL PRIVILEGES"))
-            })
-        })
-    });
+    let reads = grants.iter().any(|grant| grant.covers(database) && grant.gives(&["SELECT"]));
     if !reads {
         findings.push(blocker(
             "MY-RIGHT",

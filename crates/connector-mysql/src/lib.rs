@@ -19,6 +19,7 @@ mod dump;
 mod error;
 mod event;
 mod family;
+mod grants;
 #[cfg_attr(not(test), expect(dead_code, reason = "for the writer, which comes next"))]
 mod infile;
 mod input;
