@@ -346,6 +346,7 @@ mod tests {
     use async_trait::async_trait;
     use connector::{Quarantined, Record, RowCut};
     use model::{Position, Row, TableName};
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::machine::Machine;
@@ -355,6 +356,9 @@ mod tests {
     struct Session {
         record: Record,
         panics: bool,
+        /// Its commits wait for a lock that goes with another session's rollback.
+        waits_for: Option<Arc<Notify>>,
+        locks: Option<Arc<Notify>>,
     }
 
     #[async_trait]
@@ -373,10 +377,16 @@ mod tests {
 
         async fn commit(&mut self, _after: u64, _progress: &Progress) -> connector::Result<()> {
             assert!(!self.panics, "on purpose");
+            if let Some(lock) = &self.waits_for {
+                lock.notified().await;
+            }
             Ok(())
         }
 
         async fn rollback(&mut self) -> connector::Result<()> {
+            if let Some(lock) = &self.locks {
+                lock.notify_one();
+            }
             Ok(())
         }
 
@@ -398,9 +408,12 @@ mod tests {
     }
 
     fn lanes(count: usize, panics: bool) -> Lanes {
+        open((0..count).map(|_| Session { panics, ..Session::default() }))
+    }
+
+    fn open(sessions: impl Iterator<Item = Session>) -> Lanes {
         let meter = Arc::new(Meter::new("test", Machine::real().clock));
-        let session = || -> Box<dyn Applier> { Box::new(Session { panics, ..Session::default() }) };
-        let appliers = std::iter::repeat_with(session).take(count).collect();
+        let appliers = sessions.map(|session| -> Box<dyn Applier> { Box::new(session) }).collect();
         Lanes::open(appliers, &Arc::default(), 0, 0, 1, &meter)
     }
 
@@ -447,6 +460,19 @@ mod tests {
         let failed = tokio::time::timeout(Duration::from_secs(10), failed).await;
         let Ok(LaneError::Failed(Error::Task { reason, .. })) = failed else { panic!("{failed:?}") };
         assert!(reason.contains("panicked"), "{reason}");
+    }
+
+    /// What they hold on the target may be what the lane before them waits for.
+    #[tokio::test]
+    async fn lanes_that_wait_for_their_turn_give_up_when_no_more_is_wanted() {
+        let lock = Arc::new(Notify::new());
+        let waits = Session { waits_for: Some(Arc::clone(&lock)), ..Session::default() };
+        let locks = Session { locks: Some(lock), ..Session::default() };
+        let mut lanes = open([waits, locks].into_iter());
+        let applied = lanes.applied();
+        assert!(lanes.send(slice(1)).await && lanes.send(slice(2)).await);
+        tokio::time::timeout(Duration::from_secs(10), lanes.abandon()).await.unwrap();
+        assert_eq!(*applied.borrow(), 1, "the first is finished, the second is not");
     }
 
     #[test]
