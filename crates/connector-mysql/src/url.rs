@@ -5,15 +5,18 @@
 //! `MYSQL_PWD`. `localhost` means TCP here; a Unix socket is named by `socket=/path`.
 //! Deliberately absent: several hosts, client certificates, option files.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use connector::{Error, ErrorKind, Result};
-use net::{Host, SslMode, Tls};
+use connector::Result;
+use net::{Form, Host, SslMode, Tls, environment};
 
-const OPERATION: &str = "read a MySQL URL";
+const FORM: Form = Form {
+    reading: "read a MySQL URL",
+    schemes: &["mysql", "mariadb"],
+    example: "mysql://user@host:3306/database",
+};
 
 /// Everything that a connection needs to know.
 #[derive(Clone)]
@@ -31,51 +34,38 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn parse(url: &str) -> Result<Settings> {
-        let parsed = url::Url::parse(&with_host(url)).map_err(|error| {
-            refused("it is not a URL").source(error).hint("write mysql://user@host:3306/database")
-        })?;
-        if !matches!(parsed.scheme(), "mysql" | "mariadb") {
-            return Err(refused(format_args!("scheme {} is not mysql or mariadb", parsed.scheme())));
-        }
-        if ends_early(&parsed) {
-            return Err(refused("there is an @ or a # behind the host")
-                .hint("in a password or a name write %2F for a slash, %3F for ?, %23 for # and %40 for @"));
-        }
-        let user = match decode(parsed.username(), "user")? {
-            user if user.is_empty() => environment("USER").unwrap_or_default(),
-            user => user,
-        };
+        let address = FORM.parse(url)?;
         let mut settings = Settings {
-            host: host(parsed.host_str().unwrap_or_default())?,
-            port: parsed.port().unwrap_or(3306),
-            user,
-            database: decode(parsed.path().trim_start_matches('/'), "database")?,
+            host: address.host,
+            port: address.port.unwrap_or(3306),
+            user: address.user,
+            database: address.database,
             tls: Tls { mode: SslMode::Prefer, authorities: None },
             connect_timeout: Some(Duration::from_secs(10)),
-            password: decode(parsed.password().unwrap_or_default(), "password")?,
+            password: address.password.unwrap_or_default(),
         };
-        for (name, value) in parsed.query_pairs() {
+        if settings.user.is_empty() {
+            settings.user = environment("USER").unwrap_or_default();
+        }
+        for (name, value) in address.parameters {
             settings.set(&name, value)?;
         }
         settings.complete()
     }
 
-    fn set(&mut self, name: &str, value: Cow<'_, str>) -> Result<()> {
+    fn set(&mut self, name: &str, value: String) -> Result<()> {
         match name {
-            "host" => self.host = host_name(&value)?,
-            "port" => self.port = number(name, &value)?,
-            "socket" => self.host = Host::Unix(PathBuf::from(value.into_owned())),
-            "user" => self.user = value.into_owned(),
-            "password" => self.password = value.into_owned(),
-            "database" => self.database = value.into_owned(),
+            "host" => self.host = FORM.host(&value)?,
+            "port" => self.port = FORM.number(name, &value)?,
+            "socket" => self.host = Host::Unix(PathBuf::from(value)),
+            "user" => self.user = value,
+            "password" => self.password = value,
+            "database" => self.database = value,
             "sslmode" | "ssl-mode" => self.tls.mode = sslmode(&value)?,
-            "sslrootcert" | "ssl-ca" => self.tls.authorities = Some(PathBuf::from(value.into_owned())),
-            "connect_timeout" => {
-                let seconds: u64 = number(name, &value)?;
-                self.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
-            }
+            "sslrootcert" | "ssl-ca" => self.tls.authorities = Some(PathBuf::from(value)),
+            "connect_timeout" => self.connect_timeout = FORM.timeout(name, &value)?,
             _ => {
-                return Err(refused(format_args!("parameter {name} is not known")).hint(
+                return Err(FORM.refused(format_args!("parameter {name} is not known")).hint(
                     "known are host, port, socket, user, password, database, sslmode, sslrootcert and connect_timeout",
                 ));
             }
@@ -85,22 +75,17 @@ impl Settings {
 
     fn complete(mut self) -> Result<Settings> {
         if self.user.is_empty() {
-            return Err(refused("it names no user").hint("write mysql://USER@host/database"));
+            return Err(FORM.refused("it names no user").hint("write mysql://USER@host/database"));
         }
         if self.database.is_empty() {
-            return Err(refused("it names no database").hint("write mysql://user@host/DATABASE"));
+            return Err(FORM.refused("it names no database").hint("write mysql://user@host/DATABASE"));
         }
         if self.password.is_empty() {
             self.password = environment("MYSQL_PWD").unwrap_or_default();
         }
-        // All three end at a NUL byte on their way to the server.
-        for (name, value) in
-            [("user", &self.user), ("database", &self.database), ("password", &self.password)]
-        {
-            if value.contains('\0') {
-                return Err(refused(format_args!("the {name} holds a NUL byte")));
-            }
-        }
+        FORM.without_nul("user", &self.user)?;
+        FORM.without_nul("database", &self.database)?;
+        FORM.without_nul("password", &self.password)?;
         Ok(self)
     }
 
@@ -131,96 +116,22 @@ impl fmt::Display for Settings {
     }
 }
 
+/// MySQL's words, or libpq's.
 fn sslmode(text: &str) -> Result<SslMode> {
-    let mode = match text {
-        "DISABLED" => Some(SslMode::Disable),
-        "PREFERRED" => Some(SslMode::Prefer),
-        "REQUIRED" => Some(SslMode::Require),
-        "VERIFY_CA" => Some(SslMode::VerifyCa),
-        "VERIFY_IDENTITY" => Some(SslMode::VerifyFull),
-        word => SslMode::parse(word),
-    };
-    mode.ok_or_else(|| {
-        refused(format_args!("sslmode {text} is not known")).hint(format!("use {}", SslMode::WORDS))
+    Ok(match text {
+        "DISABLED" => SslMode::Disable,
+        "PREFERRED" => SslMode::Prefer,
+        "REQUIRED" => SslMode::Require,
+        "VERIFY_CA" => SslMode::VerifyCa,
+        "VERIFY_IDENTITY" => SslMode::VerifyFull,
+        word => FORM.sslmode(word)?,
     })
-}
-
-fn refused(why: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Setup, OPERATION).with("because", why)
-}
-
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| refused(format_args!("{name} {value} is not a number in range")))
-}
-
-/// The host may be empty (`mysql://user@/database?socket=/path`), which a URL does not allow.
-fn with_host(url: &str) -> Cow<'_, str> {
-    let Some(start) = url.find("://").map(|at| at + 3) else { return url.into() };
-    let authority = url[start..].split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rfind('@').map_or(0, |at| at + 1);
-    if !authority[host..].is_empty() && !authority[host..].starts_with(':') {
-        return url.into();
-    }
-    let (before, after) = url.split_at(start + host);
-    format!("{before}localhost{after}").into()
-}
-
-/// Whether a password seems to have ended the host: one with `/`, `?` or `#` in it. What is behind it would be taken for
-/// a database, a parameter or nothing, and be shown as such.
-fn ends_early(url: &url::Url) -> bool {
-    let mut names = url.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next());
-    url.fragment().is_some()
-        || url.path().contains('@')
-        || names.any(|name| name.is_some_and(|name| name.contains('@')))
-}
-
-/// The host part of a URL: a name, an address, `[v6]`, or the percent-encoded path of a socket.
-fn host(text: &str) -> Result<Host> {
-    let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
-    host_name(&decode(bare, "host")?)
-}
-
-fn host_name(text: &str) -> Result<Host> {
-    match text {
-        "" => Ok(Host::Tcp("localhost".to_owned())),
-        socket if socket.starts_with('/') => Ok(Host::Unix(PathBuf::from(socket))),
-        several if several.contains(',') => {
-            Err(refused("it names several hosts").hint("name the primary alone"))
-        }
-        name => Ok(Host::Tcp(name.to_owned())),
-    }
-}
-
-/// Undoes percent-encoding; unlike in a query, `+` is itself here.
-fn decode(text: &str, part: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        let decoded = match tail {
-            [high, low, ..] if byte == b'%' => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        match decoded {
-            Some((high, low)) => {
-                bytes.push((high << 4 | low) as u8);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| refused(format_args!("the {part} is not UTF-8")))
 }
 
 #[cfg(test)]
 mod tests {
+    use connector::ErrorKind;
+
     use super::*;
 
     fn parse(url: &str) -> Settings {

@@ -4,15 +4,18 @@
 //! person asked for. The password is never printed; it may also come from `PGPASSWORD` or the password file.
 //! Deliberately absent: several hosts, client certificates, GSSAPI, service files.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use connector::{Error, ErrorKind, Result};
-use net::{Host, SslMode, Tls};
+use connector::Result;
+use net::{Form, Host, SslMode, Tls, environment};
 
-const OPERATION: &str = "read a PostgreSQL URL";
+const FORM: Form = Form {
+    reading: "read a PostgreSQL URL",
+    schemes: &["postgres", "postgresql"],
+    example: "postgres://user@host:5432/database",
+};
 
 /// Everything that a connection needs to know.
 #[derive(Clone)]
@@ -32,57 +35,41 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn parse(url: &str) -> Result<Settings> {
-        let parsed = url::Url::parse(&with_host(url)).map_err(|error| {
-            refused("it is not a URL").source(error).hint("write postgres://user@host:5432/database")
-        })?;
-        if !matches!(parsed.scheme(), "postgres" | "postgresql") {
-            return Err(refused(format_args!("scheme {} is not postgres", parsed.scheme())));
-        }
-        if ends_early(&parsed) {
-            return Err(refused("there is an @ or a # behind the host")
-                .hint("in a password or a name write %2F for a slash, %3F for ?, %23 for # and %40 for @"));
-        }
-        let user = match decode(parsed.username(), "user")? {
-            user if user.is_empty() => {
-                environment("PGUSER").or_else(|| environment("USER")).unwrap_or_default()
-            }
-            user => user,
-        };
-        let dbname = decode(parsed.path().trim_start_matches('/'), "database")?;
+        let address = FORM.parse(url)?;
         let mut settings = Settings {
-            host: host(parsed.host_str().unwrap_or_default())?,
-            port: parsed.port().unwrap_or(5432),
-            dbname,
-            user,
+            host: address.host,
+            port: address.port.unwrap_or(5432),
+            user: address.user,
+            dbname: address.database,
             tls: Tls { mode: SslMode::Prefer, authorities: None },
             connect_timeout: Some(Duration::from_secs(10)),
             application_name: "crossfade".to_owned(),
             options: None,
-            password: parsed.password().map(|password| decode(password, "password")).transpose()?,
+            password: address.password,
         };
-        for (name, value) in parsed.query_pairs() {
+        if settings.user.is_empty() {
+            settings.user = environment("PGUSER").or_else(|| environment("USER")).unwrap_or_default();
+        }
+        for (name, value) in address.parameters {
             settings.set(&name, value)?;
         }
         settings.complete()
     }
 
-    fn set(&mut self, name: &str, value: Cow<'_, str>) -> Result<()> {
+    fn set(&mut self, name: &str, value: String) -> Result<()> {
         match name {
-            "host" => self.host = host_name(&value)?,
-            "port" => self.port = number(name, &value)?,
-            "user" => self.user = value.into_owned(),
-            "password" => self.password = Some(value.into_owned()),
-            "dbname" => self.dbname = value.into_owned(),
-            "sslmode" => self.tls.mode = sslmode(&value)?,
-            "sslrootcert" => self.tls.authorities = Some(PathBuf::from(value.into_owned())),
-            "connect_timeout" => {
-                let seconds: u64 = number(name, &value)?;
-                self.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
-            }
-            "application_name" => self.application_name = value.into_owned(),
-            "options" => self.options = Some(value.into_owned()),
+            "host" => self.host = FORM.host(&value)?,
+            "port" => self.port = FORM.number(name, &value)?,
+            "user" => self.user = value,
+            "password" => self.password = Some(value),
+            "dbname" => self.dbname = value,
+            "sslmode" => self.tls.mode = FORM.sslmode(&value)?,
+            "sslrootcert" => self.tls.authorities = Some(PathBuf::from(value)),
+            "connect_timeout" => self.connect_timeout = FORM.timeout(name, &value)?,
+            "application_name" => self.application_name = value,
+            "options" => self.options = Some(value),
             _ => {
-                return Err(refused(format_args!("parameter {name} is not known")).hint(
+                return Err(FORM.refused(format_args!("parameter {name} is not known")).hint(
                     "known are host, port, user, password, dbname, sslmode, sslrootcert, connect_timeout, \
                      application_name and options",
                 ));
@@ -93,16 +80,13 @@ impl Settings {
 
     fn complete(mut self) -> Result<Settings> {
         if self.user.is_empty() {
-            return Err(refused("it names no user").hint("write postgres://USER@host/database"));
+            return Err(FORM.refused("it names no user").hint("write postgres://USER@host/database"));
         }
         if self.dbname.is_empty() {
             self.dbname.clone_from(&self.user);
         }
-        for (name, value) in [("user", &self.user), ("database", &self.dbname)] {
-            if value.contains('\0') {
-                return Err(refused(format_args!("the {name} holds a NUL byte")));
-            }
-        }
+        FORM.without_nul("user", &self.user)?;
+        FORM.without_nul("database", &self.dbname)?;
         if self.password.as_ref().is_none_or(String::is_empty) {
             self.password = environment("PGPASSWORD").or_else(|| self.password_file());
         }
@@ -166,86 +150,6 @@ impl fmt::Display for Settings {
     }
 }
 
-fn sslmode(text: &str) -> Result<SslMode> {
-    SslMode::parse(text).ok_or_else(|| {
-        refused(format_args!("sslmode {text} is not known")).hint(format!("use {}", SslMode::WORDS))
-    })
-}
-
-fn refused(why: impl fmt::Display) -> Error {
-    Error::new(ErrorKind::Setup, OPERATION).with("because", why)
-}
-
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| refused(format_args!("{name} {value} is not a number in range")))
-}
-
-/// libpq lets the host be empty (`postgres://user@/database?host=/folder`), which a URL does not.
-fn with_host(url: &str) -> Cow<'_, str> {
-    let Some(start) = url.find("://").map(|at| at + 3) else { return url.into() };
-    let authority = url[start..].split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rfind('@').map_or(0, |at| at + 1);
-    if !authority[host..].is_empty() && !authority[host..].starts_with(':') {
-        return url.into();
-    }
-    let (before, after) = url.split_at(start + host);
-    format!("{before}localhost{after}").into()
-}
-
-/// Whether a password seems to have ended the host: one with `/`, `?` or `#` in it. What is behind it would be taken for
-/// a database, a parameter or nothing, and be shown as such.
-fn ends_early(url: &url::Url) -> bool {
-    let mut names = url.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next());
-    url.fragment().is_some()
-        || url.path().contains('@')
-        || names.any(|name| name.is_some_and(|name| name.contains('@')))
-}
-
-/// The host part of a URL: a name, an address, `[v6]`, or a percent-encoded folder.
-fn host(text: &str) -> Result<Host> {
-    let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
-    host_name(&decode(bare, "host")?)
-}
-
-fn host_name(text: &str) -> Result<Host> {
-    match text {
-        "" => Ok(Host::Tcp("localhost".to_owned())),
-        folder if folder.starts_with('/') => Ok(Host::Unix(PathBuf::from(folder))),
-        several if several.contains(',') => {
-            Err(refused("it names several hosts").hint("name the primary alone"))
-        }
-        name => Ok(Host::Tcp(name.to_owned())),
-    }
-}
-
-/// Undoes percent-encoding; unlike in a query, `+` is itself here.
-fn decode(text: &str, part: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digit = |digit: u8| char::from(digit).to_digit(16);
-        let decoded = match tail {
-            [high, low, ..] if byte == b'%' => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        match decoded {
-            Some((high, low)) => {
-                bytes.push((high << 4 | low) as u8);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| refused(format_args!("the {part} is not UTF-8")))
-}
-
 #[cfg(unix)]
 fn others_can_read(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
@@ -298,6 +202,8 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use connector::ErrorKind;
+
     use super::*;
 
     fn parse(url: &str) -> Settings {

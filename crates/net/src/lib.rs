@@ -1,8 +1,9 @@
-//! The byte stream to a server: TCP or a Unix socket, encrypted where it is asked for.
+//! The way to a server: its URL, and the byte stream, TCP or a Unix socket, encrypted where it is asked for.
 //!
 //! Every client of a server over the network uses this one, so that there is one TLS stack and one meaning of each
 //! `sslmode`. How a server is asked whether it encrypts belongs to its protocol, and so to its connector.
 
+mod address;
 mod socket;
 mod tls;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use connector::{Error, ErrorKind};
 
+pub use address::{Address, Form, environment};
 pub use socket::{Socket, dial};
 pub use tls::Encryption;
 
