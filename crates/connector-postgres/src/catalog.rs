@@ -136,7 +136,7 @@ async fn keys(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Result<
                     AND coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c') \
                   END FROM unnest(i.indcollation::oid[]) WITH ORDINALITY k(collation_oid, place) \
              ORDER BY k.place), E'\\x01', ''), \
-           i.indisvalid AND i.indpred IS NULL AND i.indimmediate \
+           i.indisvalid AND i.indpred IS NULL, i.indimmediate \
          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid \
          JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE i.indisunique AND c.relkind = 'r' AND {OTHERS} ORDER BY i.indrelid, ic.relname"
@@ -153,8 +153,10 @@ async fn keys(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Result<
             "i" => row.text(4)? == "t",
             _ => false,
         };
+        // What is unique under a condition only tells rows apart no more than an expression does.
+        let places = places.filter(|_| row.maybe(7) == Some("t"));
         match places {
-            Some(columns) if identity && row.text(7)? == "t" => {
+            Some(columns) if identity && row.text(8)? == "t" => {
                 let collations: Vec<&str> = row.text(6)?.split('\u{1}').collect();
                 let order = columns
                     .iter()

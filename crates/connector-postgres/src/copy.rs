@@ -290,6 +290,19 @@ impl Client {
     }
 }
 
+/// What is in the messages of a block that [`Client::copy_out_next`] has handed out.
+pub(crate) fn payloads(mut block: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        if block.is_empty() {
+            return None;
+        }
+        block.advance(1);
+        // The length counts itself.
+        let bytes = block.get_u32() as usize - 4;
+        Some(block.split_to(bytes))
+    })
+}
+
 fn put_header(out: &mut BytesMut, payload: usize) {
     out.put_u8(DATA);
     // Payloads are at most WHOLE_BYTES_MAX, or what a READ_BYTES buffer held.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::decode::Lines;
 use crate::error::{DbError, from_server};
 use crate::lsn;
 use crate::pgoutput::{Decoder, Message};
@@ -192,8 +193,12 @@ async fn exchanges(client: &mut Client, exchange: u8) {
         1 => while client.simple("SELECT 1").await.is_ok() {},
         2 => {
             if client.copy_out("COPY t TO STDOUT").await.is_ok() {
+                let mut lines = Lines::new(vec![false, true, false]);
                 while let Ok(Some(block)) = client.copy_out_next().await {
                     assert!(block.len() >= 5 && block[0] == b'd', "a block is whole messages");
+                    if let Ok(rows) = lines.rows(block) {
+                        assert!(rows.iter().all(|row| row.len() == 3 && row[1].is_unchanged()), "{rows:?}");
+                    }
                 }
             }
         }
@@ -268,6 +273,7 @@ mod tests {
         b"\x01T\0\0\0\x06\0\0D\0\0\0\x0b\0\x01\0\0\0\x011C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I",
         b"\x01E\0\0\0\x13SERROR\0C42P01\0\0Z\0\0\0\x05I",
         b"\x02H\0\0\0\x07\0\0\0d\0\0\0\x061\x0ac\0\0\0\x04C\0\0\0\x0bCOPY 1\0Z\0\0\0\x05I",
+        b"\x02H\0\0\0\x07\0\0\0d\0\0\0\x081\t\\\\d\0\0\0\x0bb\x0a\\N\t2\x0ac\0\0\0\x04C\0\0\0\x0bCOPY 2\0Z\0\0\0\x05I",
         b"\x03W\0\0\0\x07\0\0\0d\0\0\0\x06k1d\0\0\0\x05Yc\0\0\0\x04",
     ];
 

@@ -2,7 +2,7 @@
 //!
 //! One own client speaks the protocol (`net`, `tls`, `login`, `wire`, `pipeline`, `copy`): capture needs a copy in
 //! both directions, and chunks pass from one server's socket to the other's untouched, which no library offers.
-//! Reading: `catalog`, `dump`, `wave`, `stream` (with `pgoutput`, `lsn`), gathered in `reader`.
+//! Reading: `catalog`, `dump`, `wave` (with `decode`), `stream` (with `pgoutput`, `lsn`), gathered in `reader`.
 //! Writing: `create`, `apply` (with `statement`, `encode`, `fit`), `records`, gathered in `writer`.
 
 mod apply;
@@ -12,6 +12,9 @@ mod check;
 mod connect;
 mod copy;
 mod create;
+mod decode;
+#[cfg(test)]
+mod decode_test;
 mod dump;
 mod encode;
 #[cfg(test)]
@@ -27,6 +30,8 @@ mod pipeline;
 mod probe;
 mod reader;
 mod records;
+#[cfg(test)]
+mod rows_test;
 mod session;
 mod sql;
 mod statement;

@@ -96,8 +96,8 @@ impl PostgresReader {
 impl Reader for PostgresReader {
     fn formats(&self, table: &Table) -> Vec<Format> {
         match table.columns.iter().all(|column| is_portable_binary(column.type_id)) {
-            true => vec![Format::PostgresBinary, Format::PostgresText],
-            false => vec![Format::PostgresText],
+            true => vec![Format::PostgresBinary, Format::PostgresText, Format::Rows],
+            false => vec![Format::PostgresText, Format::Rows],
         }
     }
 

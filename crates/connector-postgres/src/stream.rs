@@ -74,8 +74,10 @@ impl Stream {
         after: u64,
         near: u64,
     ) -> Result<Stream> {
+        // As in the sessions that read rows: the search path decides how a `regclass` and its like are written.
+        let options = format!("{EXACT_TEXT} -c search_path=");
         let mut client =
-            Client::connect(settings, &[("replication", "database"), ("options", EXACT_TEXT)]).await?;
+            Client::connect(settings, &[("replication", "database"), ("options", &options)]).await?;
         client.doing(OPERATION);
         check_slot(&mut client, slot, after).await?;
         let start = format!(

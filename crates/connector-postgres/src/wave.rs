@@ -12,11 +12,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use connector::{Block, ChunkStream, Error, ErrorKind, Format, Result, Retry, Slicing, Wave};
 use model::{Cut, Key, Position, Range, Snapshot, Table, TableName, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Cells;
+use crate::decode::{Lines, Malformed};
+use crate::error::corrupt;
 use crate::wire::Client;
 use crate::{encode, lsn, sql};
 
@@ -181,14 +184,14 @@ impl Wave for PostgresWave {
         let (mut client, permit) = self.free_reader().await?;
         let columns = sql::list(table.stored(), |at| sql::ident(&table.columns[at].name));
         let name = sql::table(&table.name);
-        let format = match format {
+        let option = match format {
             Format::PostgresBinary => "(FORMAT binary)",
             Format::PostgresText | Format::Rows => "(FORMAT text)",
         };
         let copy = match predicate(table, range)? {
-            None => format!("COPY {name} ({columns}) TO STDOUT {format}"),
+            None => format!("COPY {name} ({columns}) TO STDOUT {option}"),
             Some(predicate) => {
-                format!("COPY (SELECT {columns} FROM ONLY {name} WHERE {predicate}) TO STDOUT {format}")
+                format!("COPY (SELECT {columns} FROM ONLY {name} WHERE {predicate}) TO STDOUT {option}")
             }
         };
         // One message for all of it: tables are many, and a round trip each for what goes with a small one would cost more
@@ -208,6 +211,8 @@ impl Wave for PostgresWave {
             client: Some(client),
             idle: Arc::clone(&self.idle),
             permit: Some(permit),
+            lines: (format == Format::Rows)
+                .then(|| Lines::new(table.columns.iter().map(|column| column.generated).collect())),
             rows: 0,
         }))
     }
@@ -323,30 +328,56 @@ struct Reading {
     client: Option<Client>,
     idle: Arc<std::sync::Mutex<Vec<Client>>>,
     permit: Option<OwnedSemaphorePermit>,
+    /// Where rows of values are wanted.
+    lines: Option<Lines>,
     rows: u64,
 }
 
-#[async_trait]
-impl ChunkStream for Reading {
-    async fn next(&mut self) -> Result<Option<Block>> {
-        let Some(client) = &mut self.client else { return Ok(None) };
-        if let Some(block) = client.copy_out_next().await.map_err(|error| error.with("table", &self.table))? {
-            return Ok(Some(Block::Raw(block)));
-        }
+impl Reading {
+    /// A block as it came, or the rows that end in it; `None` where only a piece of a row has come.
+    fn block(&mut self, block: Bytes) -> Result<Option<Block>> {
+        let Some(lines) = &mut self.lines else { return Ok(Some(Block::Raw(block))) };
+        let rows = lines.rows(block).map_err(|error| self.unreadable(error))?;
+        Ok((!rows.is_empty()).then_some(Block::Rows(rows)))
+    }
+
+    fn unreadable(&self, error: Malformed) -> Error {
+        corrupt("read a chunk", "a row cannot be read").with("table", &self.table).source(error)
+    }
+
+    /// The server has said that the chunk is complete.
+    fn end(&mut self) -> Result<()> {
+        let Some(mut client) = self.client.take() else { return Ok(()) };
         self.rows = client.copied_rows();
         let file = client.row_after_copy().map(Cells::of);
         // Given back before the error: the wave goes on with its other tables.
-        if let Some(client) = self.client.take()
-            && let Ok(mut idle) = self.idle.lock()
-        {
+        if let Ok(mut idle) = self.idle.lock() {
             idle.push(client);
         }
         self.permit = None;
+        self.lines.as_ref().map_or(Ok(()), Lines::end).map_err(|error| self.unreadable(error))?;
         if file.as_ref().and_then(|file| file.maybe(0)) != self.file.as_deref() {
             return Err(Error::new(ErrorKind::Schema, "read a chunk")
                 .with("table", &self.table)
                 .retry(Retry::Later)
                 .hint("the table was rewritten while it was read (TRUNCATE, VACUUM FULL, CLUSTER, ALTER); it is read again"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ChunkStream for Reading {
+    async fn next(&mut self) -> Result<Option<Block>> {
+        while let Some(client) = &mut self.client {
+            match client.copy_out_next().await.map_err(|error| error.with("table", &self.table))? {
+                Some(block) => {
+                    if let Some(block) = self.block(block)? {
+                        return Ok(Some(block));
+                    }
+                }
+                None => self.end()?,
+            }
         }
         Ok(None)
     }

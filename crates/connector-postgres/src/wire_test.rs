@@ -18,13 +18,13 @@ use crate::wire::{Client, EXACT_TEXT};
 const NONE: &[Option<&str>] = &[];
 
 /// A server of our own, gone with the value.
-struct Server {
+pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
 }
 
 impl Server {
-    fn start(name: &str) -> Server {
+    pub(crate) fn start(name: &str) -> Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = std::env::temp_dir().join(format!("crossfade-{name}-{}", std::process::id()));
         let server = Server { folder, port };
@@ -66,11 +66,11 @@ impl Server {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         Settings::parse(&self.url()).unwrap()
     }
 
-    async fn connect(&self) -> Client {
+    pub(crate) async fn connect(&self) -> Client {
         Client::connect(&self.settings(), &[("options", EXACT_TEXT)]).await.unwrap()
     }
 }

@@ -1,7 +1,7 @@
 //! What `check` finds about a SQLite database, as source and as target. Nothing is changed.
 
 use connector::{Finding, Result, Selection, Severity};
-use model::{Catalog, Identity};
+use model::{Catalog, Identity, Table};
 use rusqlite::Connection;
 
 use crate::error::During;
@@ -139,7 +139,7 @@ fn taken(connection: &Connection, findings: &mut Vec<Finding>) -> rusqlite::Resu
     Ok(())
 }
 
-fn rows(connection: &Connection, table: &model::Table, findings: &mut Vec<Finding>) -> rusqlite::Result<()> {
+fn rows(connection: &Connection, table: &Table, findings: &mut Vec<Finding>) -> rusqlite::Result<()> {
     let name = &table.name.name;
     let (columns, primary) = catalog::columns(connection, name)?;
     let nullable: Vec<usize> = primary.iter().copied().filter(|&at| columns[at].nullable).collect();
@@ -181,6 +181,24 @@ fn rows(connection: &Connection, table: &model::Table, findings: &mut Vec<Findin
         });
     }
     Ok(())
+}
+
+/// Whether a table comes from an engine whose moves into SQLite nobody has proved yet: PostgreSQL, which numbers its types.
+pub(crate) fn is_unproved(table: &Table) -> bool {
+    table.columns.iter().any(|column| column.type_id != 0)
+}
+
+pub(crate) fn unproved(catalog: &Catalog) -> Option<Finding> {
+    let table = catalog.tables.iter().find(|table| is_unproved(table))?;
+    Some(Finding {
+        id: "SQ-TARGET-ENGINE",
+        severity: Severity::Blocker,
+        object: table.name.to_string(),
+        found: "a table of PostgreSQL, and SQLite as the target".to_owned(),
+        why: "It is not proved yet that PostgreSQL's values, partitions and indexes mean the same in SQLite."
+            .to_owned(),
+        remedy: "Name a server as the target: postgres://… or mariadb://…".to_owned(),
+    })
 }
 
 pub(crate) fn target(connection: &Connection, catalog: &Catalog, ours: bool) -> Result<Vec<Finding>> {

@@ -67,11 +67,14 @@ impl SqliteWriter {
 
 #[async_trait]
 impl Writer for SqliteWriter {
-    fn formats(&self, _table: &Table) -> Vec<Format> {
-        vec![Format::Rows]
+    fn formats(&self, table: &Table) -> Vec<Format> {
+        if check::is_unproved(table) { Vec::new() } else { vec![Format::Rows] }
     }
 
     async fn check(&self, catalog: &Catalog, ours: &str) -> Result<Vec<Finding>> {
+        if let Some(finding) = check::unproved(catalog) {
+            return Ok(vec![finding]);
+        }
         if !self.path.exists() {
             return check::missing_target(&self.path);
         }

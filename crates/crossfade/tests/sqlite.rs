@@ -110,6 +110,21 @@ fn a_schema_change_stops_before_the_first_wrong_row() {
 }
 
 #[test]
+fn postgres_as_the_source_is_refused_before_anything_is_written() {
+    let folder = Folder::new("sqlite");
+    let server = Server::builder().without_fsync().start();
+    server
+        .run("postgres", "CREATE TABLE t (id int PRIMARY KEY, yes boolean); INSERT INTO t VALUES (1, true)");
+    let target = path(&folder, "target.db");
+    let stage = Stage::new(CROSSFADE, "typed", server.url("postgres"), format!("sqlite:{target}"));
+    let finished = stage.run_command(&["--until", "caught-up"]).output().assert_code(2);
+    finished.assert_says(&["SQ-TARGET-ENGINE", "public.t"]);
+    assert!(!std::path::Path::new(&target).exists());
+    let kept = "SELECT count(*) FROM (SELECT slot_name FROM pg_replication_slots UNION ALL SELECT pubname FROM pg_publication) k";
+    assert_eq!(stage.ask(&stage.source, kept), "0");
+}
+
+#[test]
 fn a_source_that_is_not_there() {
     let folder = Folder::new("sqlite");
     let missing = path(&folder, "missing.db");

@@ -65,7 +65,7 @@ pub enum Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unique {
     pub name: String,
-    /// Indexes into [`Table::columns`]; empty for an index over expressions.
+    /// Indexes into [`Table::columns`]; empty for an index over expressions or under a condition.
     pub columns: Vec<usize>,
 }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use connector::{
     ApplyError, Block, ChunkStream, Copied, ErrorKind, Format, Net, Owner, Progress, Quarantined, Result,
-    Retry, RowChange, RowCut, RowUpdate, Slicing, Step, Writer,
+    Retry, RowChange, RowCut, RowUpdate, Severity, Slicing, Step, Writer,
 };
 use model::{
     Catalog, Chunk, Column, Cut, Identity, Key, Kind, Position, Range, Row, Sequence, Table, TableName, Value,
@@ -312,9 +312,8 @@ async fn one_of_several_equal_rows_is_meant() {
     assert!(matches!(applier.write(&gone).await, Err(ApplyError::Refused(_))));
 }
 
-#[tokio::test]
-async fn another_engines_text_is_converted() {
-    let scratch = Scratch::new();
+/// As PostgreSQL's catalog has it.
+fn typed() -> Table {
     let column = |name: &str, kind: Kind, nullable: bool| Column {
         name: name.to_owned(),
         type_name: format!("{kind:?}"),
@@ -325,7 +324,7 @@ async fn another_engines_text_is_converted() {
         nullable,
         generated: false,
     };
-    let table = Table {
+    Table {
         source_id: 0,
         name: TableName::new("public", "t"),
         columns: vec![
@@ -340,7 +339,24 @@ async fn another_engines_text_is_converted() {
         root: None,
         rows_estimate: None,
         bytes: 0,
-    };
+    }
+}
+
+#[tokio::test]
+async fn postgres_as_the_source_is_refused_before_anything_is_written() {
+    let scratch = Scratch::new();
+    let writer = scratch.writer("target.db");
+    let findings = writer.check(&Catalog { tables: vec![typed()] }, "test").await.unwrap();
+    let found: Vec<(&str, Severity)> = findings.iter().map(|found| (found.id, found.severity)).collect();
+    assert_eq!(found, [("SQ-TARGET-ENGINE", Severity::Blocker)]);
+    assert!(writer.formats(&typed()).is_empty());
+    assert!(!scratch.path("target.db").exists());
+}
+
+#[tokio::test]
+async fn another_engines_text_is_converted() {
+    let scratch = Scratch::new();
+    let table = typed();
     let catalog = Catalog { tables: vec![table.clone()] };
     let writer = scratch.writer("target.db");
     let owner =
