@@ -6,7 +6,7 @@ use crate::shell::{self, Result};
 /// `bench [NAME…] [--rounds N] [--scale F]`: without a name, everything; the page is `bench/RESULTS.md`, or that of a
 /// trial in `target/bench-trial`.
 pub(crate) fn run(args: &[String]) -> Result {
-    install::run()?;
+    install::peers()?;
     let build = ["build", "--release", "--package", "crossfade", "--package", "testkit", "--bins"];
     shell::run(shell::cargo().args(build))?;
     let binaries = shell::target().join("release");

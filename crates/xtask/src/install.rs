@@ -1,4 +1,5 @@
-//! Brings the servers that the tests start. Each step looks first and does nothing when nothing is missing.
+//! Brings the servers that the tests start, and the programs that the benchmarks measure against. Each step looks first
+//! and does nothing when nothing is missing.
 
 mod suite;
 
@@ -11,26 +12,44 @@ use crate::shell::{self, Result};
 const SERVERS: &[(&str, &str)] = &[("pg13", "13.23.0-beta.16"), ("pg18", "18.4.0-beta.17")];
 
 pub(crate) fn run() -> Result {
-    debian()?;
+    let mut missing = missing(SERVER_PACKAGES);
+    if !shell::exists("npm") {
+        missing.extend(["nodejs", "npm"]);
+    }
+    debian("tests", &missing)?;
     npm()?;
     mysql()
 }
 
-/// What Debian has, by a file of each package. MariaDB's core packages start no service.
-const PACKAGES: &[(&str, &str)] = &[
+/// With what the benchmarks need besides the servers.
+pub(crate) fn peers() -> Result {
+    run()?;
+    debian("benchmarks", &missing(PEER_PACKAGES))
+}
+
+/// A package of Debian, and a file that it has.
+type Package = (&'static str, &'static str);
+
+/// MariaDB's core packages start no service.
+const SERVER_PACKAGES: &[Package] = &[
     ("postgresql-15", "/usr/lib/postgresql/15/bin/postgres"),
     ("postgresql-client-15", "/usr/lib/postgresql/15/bin/pg_dump"),
-    ("pgcopydb", "/usr/bin/pgcopydb"),
     ("mariadb-server-core", "/usr/sbin/mariadbd"),
     ("mariadb-client-core", "/usr/bin/mariadb"),
 ];
 
-fn debian() -> Result {
-    let mut missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
-    if !shell::exists("npm") {
-        missing.extend(["nodejs", "npm"]);
-    }
+const PEER_PACKAGES: &[Package] = &[
+    ("pgcopydb", "/usr/bin/pgcopydb"),
+    ("mariadb-client", "/usr/bin/mariadb-binlog"),
+    ("mydumper", "/usr/bin/mydumper"),
+    ("pgloader", "/usr/bin/pgloader"),
+];
+
+fn missing(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
+}
+
+fn debian(who: &str, missing: &[&str]) -> Result {
     if missing.is_empty() {
         return Ok(());
     }
@@ -38,11 +57,11 @@ fn debian() -> Result {
         .and_then(|()| {
             let install = ["install", "-y", "--no-install-recommends"];
             shell::run(
-                Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(&missing),
+                Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(install).args(missing),
             )
         })
         .map_err(|reason| {
-            format!("the tests need {}: install them, or run this as root\n{reason}", missing.join(", "))
+            format!("the {who} need {}: install them, or run this as root\n{reason}", missing.join(", "))
         })
 }
 

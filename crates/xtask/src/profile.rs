@@ -34,7 +34,7 @@ pub(crate) fn run(args: &[String]) -> Result {
     if !shell::exists("perf") {
         return Err("perf is missing: apt-get install -y --no-install-recommends linux-perf".into());
     }
-    install::run()?;
+    install::peers()?;
     let target = shell::target().join("profile");
     shell::run(
         shell::cargo()

@@ -1,8 +1,10 @@
 //! The past alone: one huge narrow table, wide rows, many small tables.
 
-use crate::migration::{self, Costs, Migration};
+use crate::contest::{self, WARM};
+use crate::host::Host;
+use crate::migration::{self, Migration};
 use crate::section::{Comparison, Section, grouped};
-use crate::{Bench, contest, peer, same};
+use crate::{Bench, peer, same};
 
 const COPIED: &str = "--until copied";
 
@@ -50,24 +52,23 @@ pub(crate) fn wide(bench: &Bench) -> Section {
 
 fn against_pipes(bench: &Bench, name: &str, table: &str, rows: u64, what: &str) -> Section {
     let line = peer::pipes(bench, table, table);
-    let mut costs = Costs::of("crossfade");
     let [ours, pipes] = contest::hold(
         bench,
         [
             ("crossfade", &mut || {
                 let migration = Migration::begin(bench, table, "copied");
-                let took = costs.add(migration.run(COPIED));
+                let spent = migration.run(COPIED);
                 same::rows(bench, table, "copied");
                 migration.give_up();
-                took
+                spent
             }),
             ("psql pipes", &mut || {
                 bench.pair.target.create_database("peer");
                 peer::run(bench, peer::SCHEMA, table, "peer");
-                let took = peer::run(bench, &line, table, "peer");
+                let spent = peer::run(bench, &line, table, "peer");
                 same::counts(bench, table, "peer");
-                bench.drop_target("peer");
-                took
+                bench.pair.target.drop_database("peer");
+                spent
             }),
         ],
     );
@@ -75,28 +76,21 @@ fn against_pipes(bench: &Bench, name: &str, table: &str, rows: u64, what: &str) 
         name: name.into(),
         what: format!(
             "{what}, in two streams, until every row is committed on the target. crossfade's time is that of the whole \
-             program, with its start, its checks and the creation of the table; the pipes' table is there before."
+             program, with its start, its checks and the creation of the table; the pipes' table is there before. {WARM}"
         ),
         commands: vec![migration::command("copied", COPIED), line],
-        comparisons: vec![Comparison::time("time", ours, [pipes]).bar(1.0, WHY)],
-        figures: costs.figures_with(rows, "rows"),
+        comparisons: vec![Comparison::time("time", ours.times, [pipes.times]).bar(1.0, WHY)],
+        figures: ours.costs.figures_with(rows, "rows"),
     }
 }
 
 pub(crate) fn many(bench: &Bench) -> Section {
     const UNTIL: &str = "--until caught-up";
     let tables = many_tables(bench, "many");
-    let mut costs = Costs::of("crossfade");
     let [ours, dump, clone] = contest::hold(
         bench,
         [
-            ("crossfade", &mut || {
-                let migration = Migration::begin(bench, "many", "copied");
-                let took = costs.add(migration.run(UNTIL));
-                same::counts(bench, "many", "copied");
-                migration.give_up();
-                took
-            }),
+            ("crossfade", &mut || migration::run_anew(bench, "many", "copied", UNTIL)),
             ("pg_dump, pg_restore", &mut || peer::run_anew(bench, peer::DUMP, "many")),
             ("pgcopydb", &mut || peer::run_anew(bench, peer::PGCOPYDB, "many")),
         ],
@@ -105,12 +99,12 @@ pub(crate) fn many(bench: &Bench) -> Section {
         name: "copy-many".into(),
         what: format!(
             "{} tables of 100 rows with a primary key each, from an empty database to all of them with their keys. \
-             crossfade analyzes them as well, and follows the source at the end.",
+             crossfade analyzes them as well, and follows the source at the end. {WARM}",
             grouped(tables)
         ),
         commands: vec![migration::command("copied", UNTIL), peer::DUMP.into(), peer::PGCOPYDB.into()],
-        comparisons: vec![Comparison::time("time", ours, [dump, clone])],
-        figures: costs.figures_with(tables * 100, "rows"),
+        comparisons: vec![Comparison::time("time", ours.times, [dump.times, clone.times])],
+        figures: ours.costs.figures_with(tables * 100, "rows"),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
+use crate::contest::{self, WARM};
 use crate::copy::noise;
-use crate::migration::{self, Costs, Migration};
+use crate::migration::{self, Migration};
 use crate::native::{self, Native};
 use crate::section::{Comparison, Figure, Samples, Section, Unit, grouped};
-use crate::{Bench, contest, peer, pgbench, same};
+use crate::{Bench, peer, pgbench, same};
 
 const UNTIL: &str = "--until caught-up";
 const AT_FULL_SPEED: &str = "--until caught-up --throttle off";
@@ -19,17 +20,10 @@ const NATIVE: &str = "native replication";
 /// From nothing to everything, against the tools that move a database that rests.
 pub(crate) fn still(bench: &Bench) -> Section {
     let rows = make(bench);
-    let mut costs = Costs::of("crossfade");
     let [ours, clone, dump] = contest::hold(
         bench,
         [
-            ("crossfade", &mut || {
-                let migration = Migration::begin(bench, "shop", "moved");
-                let took = costs.add(migration.run(UNTIL));
-                same::counts(bench, "shop", "moved");
-                migration.give_up();
-                took
-            }),
+            ("crossfade", &mut || migration::run_anew(bench, "shop", "moved", UNTIL)),
             ("pgcopydb", &mut || peer::run_anew(bench, peer::PGCOPYDB, "shop")),
             ("pg_dump, pg_restore", &mut || peer::run_anew(bench, peer::DUMP, "shop")),
         ],
@@ -41,16 +35,16 @@ pub(crate) fn still(bench: &Bench) -> Section {
              primary keys, secondary indexes and foreign keys, into an empty database. Everybody's time ends when \
              rows, indexes and foreign keys are there. crossfade's includes ANALYZE and that it has begun to follow \
              the source, pgcopydb's a vacuum and analyze of each table, pg_restore's neither; pg_dump's folder is \
-             on the disk that the servers use.",
+             on the disk that the servers use. {WARM}",
             grouped(rows)
         ),
         commands: vec![migration::command("moved", UNTIL), peer::PGCOPYDB.into(), peer::DUMP.into()],
-        comparisons: vec![Comparison::time("time", ours, [clone, dump]).bar(
+        comparisons: vec![Comparison::time("time", ours.times, [clone.times, dump.times]).bar(
             1.15,
             "reading, writing and sorting for the indexes are the servers' work and the same for all; crossfade's time \
              includes ANALYZE, the slot and the first changes as well.",
         )],
-        figures: costs.figures_with(rows, "rows"),
+        figures: ours.costs.figures_with(rows, "rows"),
     }
 }
 
@@ -60,7 +54,6 @@ pub(crate) fn live(bench: &Bench) -> Section {
     let source = bench.pair.source.url("shop");
     pgbench::init(bench, "shop", 10);
     let writers = || pgbench::Writers::start(bench, &source, 300);
-    let mut costs = Costs::of("crossfade");
     let noticed =
         [GIVES_WAY, UNTHROTTLED, NATIVE].map(|name| Samples::of(format!("p99 of the writers beside {name}")));
     let noticed = noticed.map(RefCell::new);
@@ -77,8 +70,8 @@ pub(crate) fn live(bench: &Bench) -> Section {
     let [ours, unthrottled, native] = contest::hold(
         bench,
         [
-            (GIVES_WAY, &mut || costs.add(moved(UNTIL, &noticed[0]))),
-            (UNTHROTTLED, &mut || moved(AT_FULL_SPEED, &noticed[1]).took),
+            (GIVES_WAY, &mut || moved(UNTIL, &noticed[0])),
+            (UNTHROTTLED, &mut || moved(AT_FULL_SPEED, &noticed[1])),
             (NATIVE, &mut || {
                 Native::publish(bench, "shop");
                 let writers = writers();
@@ -90,19 +83,21 @@ pub(crate) fn live(bench: &Bench) -> Section {
                 let took = start.elapsed();
                 noticed[2].borrow_mut().push(writers.stop());
                 native.give_up();
-                took
+                took.into()
             }),
         ],
     );
-    let mut figures = costs.figures_with(rows, "rows");
-    figures.extend(noticed.map(|samples| Figure::new(Unit::Milliseconds, samples.into_inner())));
+    let mut figures = ours.costs.figures_with(rows, "rows");
+    // The first was noticed before the first round.
+    let noticed = noticed.map(|samples| samples.into_inner().without_first());
+    figures.extend(noticed.map(|samples| Figure::new(Unit::Milliseconds, samples)));
     Section {
         name: "end-to-end".into(),
         what: format!(
             "The same database of {} rows, with pgbench writing 300 TPC-B transactions a second to tables of scale 10 \
              beside them all the time: from an empty database until everything that was committed when this was \
              asked is on the target. Native replication fills tables that have their indexes and foreign keys \
-             already, as it does when its target is made by pg_dump --schema-only.",
+             already, as it does when its target is made by pg_dump --schema-only. {WARM}",
             grouped(rows)
         ),
         commands: vec![
@@ -112,11 +107,11 @@ pub(crate) fn live(bench: &Bench) -> Section {
             native::command(),
         ],
         comparisons: vec![
-            Comparison::time("time", ours, [native.clone()]).because(
+            Comparison::time("time", ours.times, [native.times.clone()]).because(
                 "the copy gives way to the writers, from whom the other two take the processors, as their latencies \
                  show (below).",
             ),
-            Comparison::time("time with --throttle off", unthrottled, [native]),
+            Comparison::time("time with --throttle off", unthrottled.times, [native.times]),
         ],
         figures,
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use testkit::crossfade::Run;
 
-use crate::Bench;
 use crate::migration::{self, Migration};
 use crate::pgbench::{self, Probe};
 use crate::section::{Comparison, Figure, Ratio, Samples, Section, Unit, grouped};
+use crate::{Bench, contest};
 
 const LASTING: Duration = Duration::from_secs(30);
 const COPIED: &str = "--until copied";
@@ -51,7 +51,7 @@ pub(crate) fn measure(bench: &Bench, (name, place, why): Place) -> Section {
     for round in 0..bench.rounds {
         let rate = pgbench::capacity(bench, &url, lasting) / 2.0;
         rates.push(rate);
-        for turn in bench.turns(round, 2) {
+        for turn in contest::turns(round, 2) {
             bench.settle();
             let probe = || Probe::start(bench, &url, rate, lasting);
             let latencies = if turn == 0 { probe().latencies() } else { copies.beside(bench, probe) };

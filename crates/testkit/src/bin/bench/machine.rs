@@ -1,10 +1,10 @@
 //! What the figures were taken on.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-use testkit::postgres;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -16,7 +16,8 @@ pub(crate) struct Machine {
     pub(crate) commit: String,
 }
 
-pub(crate) fn look(crossfade: &Path) -> Machine {
+/// With the versions of these programs, found on a path.
+pub(crate) fn look(crossfade: &Path, peers: &[&str], path: &OsStr) -> Machine {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "an unknown processor".into());
     let memory_kib: u64 = field("/proc/meminfo", "MemTotal")
@@ -24,9 +25,10 @@ pub(crate) fn look(crossfade: &Path) -> Machine {
         .unwrap_or_default();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let system = field("/etc/os-release", "PRETTY_NAME").unwrap_or_else(|| "an unknown system".into());
-    let server = postgres::binaries(15).map(|folder| folder.join("postgres")).unwrap_or_default();
-    let versions = [crossfade, &server, Path::new("pgcopydb")].map(|program| said(program, &["--version"]));
-    let commit = said(Path::new("git"), &["describe", "--always", "--dirty", "--exclude", "*"]);
+    let programs = std::iter::once(crossfade).chain(peers.iter().map(Path::new));
+    let versions = programs.map(|program| said(Command::new(program).env("PATH", path).arg("--version")));
+    let versions = versions.collect();
+    let commit = said(Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]));
     Machine {
         hardware: format!("{cores} cores of {processor}, {} GiB", memory_kib.div_ceil(1024 * 1024)),
         system: format!(
@@ -34,7 +36,7 @@ pub(crate) fn look(crossfade: &Path) -> Machine {
             system.trim_matches('"'),
             kernel.split('-').next().unwrap_or_default().trim()
         ),
-        versions: versions.to_vec(),
+        versions,
         commit,
     }
 }
@@ -47,8 +49,10 @@ fn field(path: &str, name: &str) -> Option<String> {
 }
 
 /// A program's first line.
-fn said(program: &Path, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+fn said(command: &mut Command) -> String {
+    let text = command
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
     text.lines().next().unwrap_or("unknown").trim().to_owned()
 }

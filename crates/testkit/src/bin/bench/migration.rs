@@ -1,23 +1,26 @@
 //! Runs of the program, with what they cost.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use testkit::crossfade::Run;
-use testkit::{Stage, wait};
+use testkit::{Folder, Stage, postgres};
 
-use crate::Bench;
+use crate::host::Host;
 use crate::section::{Figure, Samples, Unit};
+use crate::{Bench, same};
 
 /// A migration of one of the source's databases into one of the target's that is called like the migration.
-pub(crate) struct Migration<'a> {
-    bench: &'a Bench,
+pub(crate) struct Migration<'a, S = postgres::Server, T = postgres::Server> {
+    bench: &'a Bench<S, T>,
     database: &'a str,
     pub(crate) stage: Stage,
 }
 
-/// What one run of the program took.
-#[derive(Clone, Copy, Debug)]
+/// What one run took, and what it cost where that is looked at.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spent {
     pub(crate) took: Duration,
     cpu: Duration,
@@ -31,8 +34,22 @@ pub(crate) fn command(name: &str, args: &str) -> String {
         .to_owned()
 }
 
-impl<'a> Migration<'a> {
-    pub(crate) fn begin(bench: &'a Bench, database: &'a str, name: &str) -> Migration<'a> {
+/// Runs a migration from nothing until it ends by itself, and removes what it has made.
+pub(crate) fn run_anew<S: Host, T: Host>(
+    bench: &Bench<S, T>,
+    database: &str,
+    name: &str,
+    args: &str,
+) -> Spent {
+    let migration = Migration::begin(bench, database, name);
+    let spent = migration.run(args);
+    same::counts(bench, database, name);
+    migration.give_up();
+    spent
+}
+
+impl<'a, S: Host, T: Host> Migration<'a, S, T> {
+    pub(crate) fn begin(bench: &'a Bench<S, T>, database: &'a str, name: &str) -> Migration<'a, S, T> {
         bench.pair.target.create_database(name);
         let (source, target) = (bench.pair.source.url(database), bench.pair.target.url(name));
         Migration { bench, database, stage: Stage::new(&bench.crossfade, name, source, target) }
@@ -58,31 +75,33 @@ impl<'a> Migration<'a> {
         self.stage.run_command(&args).env("PATH", &self.bench.path).spawn()
     }
 
-    pub(crate) fn dir(&self) -> PathBuf {
+    fn dir(&self) -> PathBuf {
         self.stage.dir()
     }
 
-    pub(crate) fn slot(&self) -> String {
-        format!("crossfade_{}", self.stage.name)
+    /// A copy of its folder as it is.
+    pub(crate) fn keep(&self) -> Folder {
+        let kept = Folder::new("kept");
+        copy(&self.dir(), &kept.join("migration"));
+        kept
     }
 
-    /// The slot of a process that is gone is in use until the server has noticed.
-    pub(crate) fn drop_slot(&self) {
-        let mut source = self.bench.pair.source.client(self.database);
-        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
-                     WHERE slot_name = $1 AND NOT active";
-        wait::until("the slot is at rest", wait::LONG, || {
-            let dropped = source.query_opt(drop, &[&self.slot()]).expect("drop the slot");
-            dropped.map(|_| ())
-        });
+    /// It has the folder that [`Migration::keep`] has kept, and knows of nothing since.
+    pub(crate) fn go_back(&self, kept: &Folder) {
+        fs::remove_dir_all(self.dir()).expect("remove the migration's folder");
+        copy(&kept.join("migration"), &self.dir());
     }
 
     /// Nothing of it stays on either side.
     pub(crate) fn give_up(self) {
-        self.drop_slot();
-        self.bench.pair.source.run(self.database, &format!("DROP PUBLICATION {}", self.slot()));
-        self.bench.drop_target(&self.stage.name);
+        self.bench.pair.source.release(self.database, &self.stage.name);
+        self.bench.pair.target.drop_database(&self.stage.name);
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "could not copy {}", from.display());
 }
 
 /// What all rounds of one contestant cost.
@@ -119,6 +138,12 @@ impl Costs {
         let mut figures = self.figures();
         figures.insert(1, Figure::new(Unit::Seconds, each));
         figures
+    }
+}
+
+impl From<Duration> for Spent {
+    fn from(took: Duration) -> Spent {
+        Spent { took, ..Spent::default() }
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use testkit::wait;
 
+use crate::host::Host;
 use crate::{Bench, peer, same};
 
 /// The database on the target, the publication, the subscription and its slot are all called so.
@@ -128,7 +129,7 @@ impl<'a> Native<'a> {
     /// Nothing of it stays on either side.
     pub(crate) fn give_up(self) {
         self.bench.pair.target.run(NAME, &format!("DROP SUBSCRIPTION {NAME}"));
-        self.bench.drop_target(NAME);
+        self.bench.pair.target.drop_database(NAME);
         self.bench.pair.source.run(self.database, &format!("DROP PUBLICATION {NAME}"));
     }
 }

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use testkit::{mariadb, postgres};
 
+use crate::host::Host;
+use crate::picture;
 use crate::section::{Comparison, Figure, Ratio, Samples, Section, Taken, Unit, Verdict};
-use crate::{SETTINGS, picture};
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -47,19 +49,21 @@ pub(crate) fn assemble(folder: &Path, names: &[&str]) {
 }
 
 fn head<'a>(taken: &Taken, sections: impl Iterator<Item = &'a Section>) -> String {
-    let settings: Vec<String> = SETTINGS.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     let mut page = format!(
         "# Benchmarks\n\n\
-         Written by `cargo xtask bench`, which measures crossfade and its peers in the same run, on the same two \
+         Written by `cargo xtask bench`, which measures crossfade and its peers in the same run, on the same \
          servers with the same settings (fsync on), and lets each go first in turn. The seconds belong to the \
-         machine, which both servers and all programs share; what is promised are ratios of medians. \
+         machine, which all servers and programs share; what is promised are ratios of medians. \
          A speed above 1 means that crossfade is faster.\n\n\
-         - Machine: {}; {}\n- Versions: {}\n- Servers: {}, the rest as the test kit starts them\n\n\
+         - Machine: {}; {}\n- Versions: {}\n\
+         - PostgreSQL's servers: {}, the rest as the test kit starts them\n\
+         - MariaDB's: {}, and likewise\n\n\
          | benchmark | against | ratio | asked | |\n|---|---|---|---|---|\n",
         taken.machine.hardware,
         taken.machine.system,
         taken.machine.versions.join(", "),
-        settings.join(", "),
+        settings(postgres::Server::SETTINGS),
+        settings(mariadb::Server::SETTINGS),
     );
     for section in sections {
         let link = format!("[{0}](#{0})", section.name);
@@ -82,6 +86,10 @@ fn head<'a>(taken: &Taken, sections: impl Iterator<Item = &'a Section>) -> Strin
         }
     }
     page
+}
+
+fn settings(settings: &[(&str, &str)]) -> String {
+    settings.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A section, as it stands in the page.

@@ -1,35 +1,60 @@
 //! The usual tools, as lines for a shell: what the page shows is what is run.
 //!
-//! In a line `$SOURCE` and `$TARGET` are URLs and `$DIR` is an empty folder. None of them is kept.
+//! In a line `$SOURCE` and `$TARGET` are URLs, `$FROM` and `$TO` the same servers as options for their own programs, and
+//! `$DIR` is an empty folder. None of them is kept.
 
-use std::ffi::OsString;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use testkit::{Folder, postgres};
 
+use crate::host::Host;
+use crate::migration::Spent;
 use crate::{Bench, same};
+
+/// A program, and Debian's package that has it.
+pub(crate) type Program = (&'static str, &'static str);
+
+pub(crate) const POSTGRES: &[Program] = &[
+    ("psql", "postgresql-client-15"),
+    ("pg_dump", "postgresql-client-15"),
+    ("pg_restore", "postgresql-client-15"),
+    ("pg_recvlogical", "postgresql-client-15"),
+    ("pgbench", "postgresql-15"),
+    ("pgcopydb", "pgcopydb"),
+];
+
+pub(crate) const MARIADB: &[Program] = &[
+    ("mariadb", "mariadb-client-core"),
+    ("mariadb-binlog", "mariadb-client"),
+    ("mariadb-dump", "mariadb-client"),
+    ("mydumper", "mydumper"),
+    ("myloader", "mydumper"),
+    ("pgloader", "pgloader"),
+];
 
 /// The path on which every contestant finds the same programs: the real ones before Debian's wrappers, which are
 /// scripts that take a tenth of a second to start.
-pub(crate) fn installed() -> Result<OsString, String> {
-    let folder = postgres::binaries(15).unwrap_or_default();
-    let programs = ["psql", "pgbench", "pg_dump", "pg_restore", "pg_recvlogical"];
-    let mut missing: Vec<&str> =
-        programs.into_iter().filter(|program| !folder.join(program).exists()).collect();
-    if !Path::new("/usr/bin/pgcopydb").exists() {
-        missing.push("pgcopydb");
-    }
+pub(crate) fn path() -> OsString {
+    let mut path = postgres::binaries(15).unwrap_or_default().into_os_string();
+    path.push(":/usr/bin:/bin:/usr/sbin");
+    path
+}
+
+/// Whether all of these are there.
+pub(crate) fn installed(path: &OsStr, programs: &[Program]) -> Result<(), String> {
+    let there = |program: &str| std::env::split_paths(path).any(|folder| folder.join(program).exists());
+    let missing: Vec<&Program> = programs.iter().filter(|(program, _)| !there(program)).collect();
     if missing.is_empty() {
-        let mut path = folder.into_os_string();
-        path.push(":/usr/bin:/bin");
-        return Ok(path);
+        return Ok(());
     }
+    let (programs, mut packages): (Vec<&str>, Vec<&str>) = missing.into_iter().copied().unzip();
+    packages.dedup();
     Err(format!(
-        "{} missing, which the program is measured against: \
-         `apt-get install -y --no-install-recommends postgresql-15 postgresql-client-15 pgcopydb`",
-        missing.join(", ")
+        "{} missing, which the program is measured against: `apt-get install -y --no-install-recommends {}`",
+        programs.join(", "),
+        packages.join(" ")
     ))
 }
 
@@ -59,7 +84,7 @@ pub(crate) fn pipes(bench: &Bench, database: &str, table: &str) -> String {
 }
 
 /// Runs a line between a database of the source and one of the target that exists.
-pub(crate) fn run(bench: &Bench, line: &str, database: &str, target: &str) -> Duration {
+pub(crate) fn run<S: Host, T: Host>(bench: &Bench<S, T>, line: &str, database: &str, target: &str) -> Spent {
     let folder = Folder::new("peer");
     bench.settle();
     let start = Instant::now();
@@ -69,6 +94,8 @@ pub(crate) fn run(bench: &Bench, line: &str, database: &str, target: &str) -> Du
         .env("PATH", &bench.path)
         .env("SOURCE", bench.pair.source.url(database))
         .env("TARGET", bench.pair.target.url(target))
+        .env("FROM", bench.pair.source.options())
+        .env("TO", bench.pair.target.options())
         .env("DIR", folder.path())
         // Where pgcopydb leaves what it is not told to leave elsewhere.
         .env("HOME", folder.path())
@@ -77,14 +104,14 @@ pub(crate) fn run(bench: &Bench, line: &str, database: &str, target: &str) -> Du
         .expect("run bash");
     let took = start.elapsed();
     assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
-    took
+    took.into()
 }
 
 /// Runs a line into a new database that is gone afterwards.
-pub(crate) fn run_anew(bench: &Bench, line: &str, database: &str) -> Duration {
+pub(crate) fn run_anew<S: Host, T: Host>(bench: &Bench<S, T>, line: &str, database: &str) -> Spent {
     bench.pair.target.create_database("peer");
-    let took = run(bench, line, database, "peer");
+    let spent = run(bench, line, database, "peer");
     same::counts(bench, database, "peer");
-    bench.drop_target("peer");
-    took
+    bench.pair.target.drop_database("peer");
+    spent
 }

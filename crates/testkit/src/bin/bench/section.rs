@@ -175,6 +175,11 @@ impl Samples {
         self.push(took.as_secs_f64());
     }
 
+    pub(crate) fn without_first(mut self) -> Samples {
+        self.values.drain(..1);
+        self
+    }
+
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.values.clone();
         sorted.sort_unstable_by(f64::total_cmp);

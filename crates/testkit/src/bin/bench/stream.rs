@@ -3,15 +3,11 @@
 //! Each contestant reads the same log through a slot of its own and applies it to tables of its own. Tables that have
 //! been brought up to date cannot be put back cheaply, so every round records a stream anew.
 
-use std::fs;
-use std::process::Command;
-
-use testkit::Folder;
-
+use crate::contest::{self, WARM};
 use crate::migration::{self, Costs, Migration};
 use crate::native::{self, Native};
 use crate::section::{Comparison, Figure, Samples, Section, Unit, grouped};
-use crate::{Bench, contest, peer, pgbench, same};
+use crate::{Bench, host, peer, pgbench, same};
 
 const DATABASE: &str = "stream";
 /// A table whose newest row is the last change of a stream.
@@ -143,7 +139,7 @@ fn against_native(bench: &Bench, stream: Stream, modes: &[&Mode]) -> Vec<Section
     let mut visible = Samples::of("native replication, until its last change is visible");
     for round in 0..bench.rounds {
         stream.record(bench);
-        for turn in bench.turns(round, sides.len() + 1) {
+        for turn in contest::turns(round, sides.len() + 1) {
             match sides.get_mut(turn) {
                 Some(side) => side.catch_up(bench),
                 None => {
@@ -340,8 +336,7 @@ pub(crate) fn capture(bench: &Bench) -> Section {
     source.run(DATABASE, "SELECT pg_create_logical_replication_slot('base', 'pgoutput')");
     let migration = Migration::begin(bench, DATABASE, "captured");
     migration.run(CAUGHT_UP);
-    let kept = Folder::new("kept");
-    copy(&migration.dir(), &kept.join("migration"));
+    let kept = migration.keep();
     pgbench::load(bench, &source.url(DATABASE), transactions(bench));
     // The newest commits may not be written yet, and the end is that of what is written.
     bench.settle();
@@ -358,22 +353,21 @@ pub(crate) fn capture(bench: &Bench) -> Section {
     let copy_slot = |name: &str| {
         source.run(DATABASE, &format!("SELECT pg_copy_logical_replication_slot('base', '{name}')"));
     };
-    let mut costs = Costs::of("crossfade");
     let [ours, received] = contest::hold(
         bench,
         [
             ("crossfade", &mut || {
-                migration.drop_slot();
-                copy_slot(&migration.slot());
-                fs::remove_dir_all(migration.dir()).expect("remove the migration's folder");
-                copy(&kept.join("migration"), &migration.dir());
-                costs.add(migration.run(CAPTURED))
+                let slot = host::slot(&migration.stage.name);
+                host::drop_slot(source, DATABASE, &slot);
+                copy_slot(&slot);
+                migration.go_back(&kept);
+                migration.run(CAPTURED)
             }),
             ("pg_recvlogical", &mut || {
                 copy_slot("received");
-                let took = peer::run(bench, &receive, DATABASE, "postgres");
+                let spent = peer::run(bench, &receive, DATABASE, "postgres");
                 source.run(DATABASE, "SELECT pg_drop_replication_slot('received')");
-                took
+                spent
             }),
         ],
     );
@@ -385,20 +379,15 @@ pub(crate) fn capture(bench: &Bench) -> Section {
         what: format!(
             "pgbench's TPC-B at scale 20: the same {} transactions of 4 changes in every round, through a copy of \
              the same slot. crossfade's time is that of the whole program, with its start, until its journal has \
-             them on disk; pg_recvlogical writes to a file and syncs it every ten seconds and at the end.",
+             them on disk; pg_recvlogical writes to a file and syncs it every ten seconds and at the end. {WARM}",
             grouped(transactions(bench))
         ),
         commands: vec![Stream::Tpcb.command(bench), migration::command("captured", CAPTURED), receive],
-        comparisons: vec![Comparison::time("time", ours, [received]).bar(
+        comparisons: vec![Comparison::time("time", ours.times, [received.times]).bar(
             0.95,
             "crossfade's time includes its checks of both sides, and its journal is synced while the log flows, so \
              that the source may free it, where pg_recvlogical syncs every ten seconds.",
         )],
-        figures: costs.figures_with(Stream::Tpcb.changes(bench), "changes"),
+        figures: ours.costs.figures_with(Stream::Tpcb.changes(bench), "changes"),
     }
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    let copied = Command::new("cp").arg("-a").args([from, to]).status();
-    assert!(copied.is_ok_and(|status| status.success()), "could not copy {}", from.display());
 }
