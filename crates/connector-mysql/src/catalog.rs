@@ -22,7 +22,7 @@ pub(crate) async fn read(
     selection: &Selection,
     charsets: &mut Charsets,
 ) -> Result<Catalog> {
-    let mut tables = sizes(client, database, selection).await?;
+    let tables = tables(client, database, |name| selection.contains(name), charsets).await?;
     if tables.is_empty() {
         return Err(Error::new(ErrorKind::Setup, "find a table to migrate")
             .with("database", database)
@@ -31,15 +31,27 @@ pub(crate) async fn read(
                 "No table of the source matches. Names are written as DATABASE.TABLE or TABLE, with * and ?.",
             ));
     }
-    columns(client, database, &mut tables, charsets).await?;
-    unique_indexes(client, database, &mut tables, charsets).await?;
     Ok(Catalog { tables: tables.into_values().collect() })
 }
 
 /// By name: the order of the server's answers is that of a collation.
-type Tables = BTreeMap<TableName, Table>;
+pub(crate) type Tables = BTreeMap<TableName, Table>;
 
-async fn sizes(client: &mut Client, database: &str, selection: &Selection) -> Result<Tables> {
+/// Those tables of one database that are asked for.
+pub(crate) async fn tables(
+    client: &mut Client,
+    database: &str,
+    is_asked: impl Fn(&TableName) -> bool,
+    charsets: &mut Charsets,
+) -> Result<Tables> {
+    let mut tables = sizes(client, database).await?;
+    tables.retain(|name, _| is_asked(name));
+    columns(client, database, &mut tables, charsets).await?;
+    unique_indexes(client, database, &mut tables, charsets).await?;
+    Ok(tables)
+}
+
+async fn sizes(client: &mut Client, database: &str) -> Result<Tables> {
     let rows = client
         .query(&format!(
             "SELECT TABLE_NAME, TABLE_ROWS, DATA_LENGTH + INDEX_LENGTH FROM information_schema.TABLES \
@@ -51,9 +63,6 @@ async fn sizes(client: &mut Client, database: &str, selection: &Selection) -> Re
     for row in rows {
         let row = Cells(row);
         let name = TableName::new(database, row.text(0)?);
-        if !selection.contains(&name) {
-            continue;
-        }
         let table = Table {
             name: name.clone(),
             source_id: 0,

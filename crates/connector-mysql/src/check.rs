@@ -5,11 +5,12 @@ use model::{Catalog, TableName};
 
 use crate::cells::Cells;
 use crate::charset::Charsets;
+use crate::declared::column_types;
 use crate::error::number;
 use crate::grants::Grant;
 use crate::url::Settings;
 use crate::wire::Client;
-use crate::{cascade, catalog, session, sql};
+use crate::{cascade, catalog, readers, session, sql, walk};
 
 pub(crate) async fn source(settings: &Settings, selection: &Selection) -> Result<Vec<Finding>> {
     let mut client = session::asking(settings).await?;
@@ -20,17 +21,18 @@ pub(crate) async fn source(settings: &Settings, selection: &Selection) -> Result
         return Ok(findings);
     }
     rights(&mut client, &settings.database, &mut findings).await?;
-    let catalog = catalog::read(&mut client, &settings.database, selection, &mut Charsets::default()).await?;
+    let mut charsets = Charsets::default();
+    let catalog = catalog::read(&mut client, &settings.database, selection, &mut charsets).await?;
     engines(&mut client, &settings.database, &catalog, &mut findings).await?;
     hash_uniques(&mut client, &settings.database, &catalog, &mut findings).await?;
     cascades(&mut client, &catalog, &mut findings).await?;
     left_out(&mut client, &settings.database, &mut findings).await?;
-    in_one_piece(&catalog, &mut findings);
+    in_one_piece(&catalog, &charsets, &mut findings)?;
     Ok(findings)
 }
 
 /// A finding about a setting or the whole server.
-fn blocker(id: &'static str, object: &str, found: String, why: &str, remedy: &str) -> Finding {
+pub(crate) fn blocker(id: &'static str, object: &str, found: String, why: &str, remedy: &str) -> Finding {
     let (object, why, remedy) = (object.to_owned(), why.to_owned(), remedy.to_owned());
     Finding { id, severity: Severity::Blocker, object, found, why, remedy }
 }
@@ -229,6 +231,18 @@ async fn rights(client: &mut Client, database: &str, findings: &mut Vec<Finding>
             &format!("GRANT SELECT ON {}.* TO the user", sql::ident(database)),
         ));
     }
+    if !readers::without_log(client).await? {
+        findings.push(Finding {
+            id: "MY-LOCK",
+            severity: Severity::Note,
+            object: "the user of the source URL".to_owned(),
+            found: "no BINLOG ADMIN".to_owned(),
+            why: "a session that may not leave the log keeps the definition of a table locked, not only while it reads a chunk but as long as \
+                  its snapshot lasts: an ALTER, TRUNCATE or DROP waits for minutes, and everybody behind it"
+                .to_owned(),
+            remedy: "GRANT BINLOG ADMIN ON *.* TO the user, or do not alter tables while they are copied".to_owned(),
+        });
+    }
     Ok(())
 }
 
@@ -387,8 +401,11 @@ async fn left_out(client: &mut Client, database: &str, findings: &mut Vec<Findin
 }
 
 /// Tables that are read by one statement, whatever their size.
-fn in_one_piece(catalog: &Catalog, findings: &mut Vec<Finding>) {
-    for table in catalog.tables.iter().filter(|table| table.key_order().is_none()) {
+fn in_one_piece(catalog: &Catalog, charsets: &Charsets, findings: &mut Vec<Finding>) -> Result<()> {
+    for table in &catalog.tables {
+        if table.key_order().is_some() || walk::is_walkable(table, &column_types(table, charsets)?) {
+            continue;
+        }
         let (id, found, why) = match table.key() {
             None => (
                 "MY-NO-KEY",
@@ -398,8 +415,9 @@ fn in_one_piece(catalog: &Catalog, findings: &mut Vec<Finding>) {
             ),
             Some(_) => (
                 "MY-KEY-ORDER",
-                "a key that the server orders in its own way (by a collation, or as a decimal)",
-                "it is copied in one piece: until that is done, an ALTER of it waits, and everybody behind the ALTER",
+                "an ENUM of more than 255 labels or a SET of more than 8 in its key",
+                "the server does not read the index of such a key in parts, so it is copied in one piece: until that is done, an ALTER of it \
+                 waits, and everybody behind the ALTER",
             ),
         };
         findings.push(Finding {
@@ -411,4 +429,5 @@ fn in_one_piece(catalog: &Catalog, findings: &mut Vec<Finding>) {
             remedy: "do not alter it while it is copied; nothing else is needed".to_owned(),
         });
     }
+    Ok(())
 }

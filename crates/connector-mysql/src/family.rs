@@ -32,6 +32,33 @@ impl Family {
     pub(crate) fn is_mariadb(self) -> bool {
         self.kind == Kind::MariaDb
     }
+
+    /// A collation under which text is equal only where its bytes are: `utf8mb4_bin` takes 'a' and 'a ' for one.
+    pub(crate) fn exact_collation(self) -> &'static str {
+        match self.kind {
+            Kind::MariaDb => "utf8mb4_nopad_bin",
+            Kind::MySql => "utf8mb4_0900_bin",
+        }
+    }
+
+    /// Takes the limits and additions off a session that writes which only one of the two knows.
+    pub(crate) fn unlimited(self) -> &'static str {
+        match self.kind {
+            Kind::MariaDb => {
+                "SET max_statement_time = 0, idle_transaction_timeout = 0, idle_write_transaction_timeout = 0, \
+                 idle_readonly_transaction_timeout = 0"
+            }
+            Kind::MySql => "SET information_schema_stats_expiry = 0, sql_generate_invisible_primary_key = 0",
+        }
+    }
+
+    /// The setting under which no table without a primary key is created.
+    pub(crate) fn forces_keys(self) -> &'static str {
+        match self.kind {
+            Kind::MariaDb => "innodb_force_primary_key",
+            Kind::MySql => "sql_require_primary_key",
+        }
+    }
 }
 
 impl fmt::Display for Family {

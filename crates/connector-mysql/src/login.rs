@@ -20,6 +20,7 @@ use crate::wire::Client;
 const OPERATION: &str = "connect";
 
 // Capabilities, by the bits of https://dev.mysql.com/doc/dev/mysql-server/latest/group__group__cs__capabilities__flags.html
+/// MariaDB's servers leave it out where extended capabilities follow, and so has a client to that asks for some.
 const LONG_PASSWORD: u32 = 1;
 /// UPDATE counts the rows that it found, not those that it changed.
 const FOUND_ROWS: u32 = 1 << 1;
@@ -37,11 +38,12 @@ const DEPRECATE_EOF: u32 = 1 << 24;
 
 /// Every server since 4.1 has these.
 const NEEDED: u32 = PROTOCOL_41 | SECURE_CONNECTION;
-/// LONG_PASSWORD, as it is understood by MariaDB: no extended capabilities follow. LOCAL_FILES is asked for even where it
-/// is not offered: the setting behind it may be changed while we are connected.
-const ALWAYS: u32 =
-    NEEDED | LONG_PASSWORD | FOUND_ROWS | LONG_FLAG | CONNECT_WITH_DB | LOCAL_FILES | TRANSACTIONS;
+/// LOCAL_FILES is asked for even where it is not offered: the setting behind it may be changed while we are connected.
+const ALWAYS: u32 = NEEDED | FOUND_ROWS | LONG_FLAG | CONNECT_WITH_DB | LOCAL_FILES | TRANSACTIONS;
 const WHERE_OFFERED: u32 = PLUGIN_AUTH | CONNECT_ATTRS | PLUGIN_AUTH_LENENC_CLIENT_DATA | DEPRECATE_EOF;
+
+/// Of MariaDB's extended capabilities (<https://mariadb.com/kb/en/connection/>): COM_STMT_BULK_EXECUTE.
+const BULK: u32 = 1 << 2;
 
 /// utf8mb4_general_ci: every server since 5.5.3 knows it.
 const CHARSET: u8 = 45;
@@ -61,6 +63,8 @@ pub(crate) struct Greeting {
     version: String,
     connection_id: u32,
     capabilities: u32,
+    /// MariaDB's.
+    extended: u32,
     scramble: Vec<u8>,
     plugin: Bytes,
 }
@@ -77,7 +81,8 @@ impl Greeting {
         let (_charset, _status) = (cursor.u8()?, cursor.u16()?);
         let high = cursor.u16()?;
         let scramble_bytes = usize::from(cursor.u8()?);
-        let _reserved = cursor.take(10)?;
+        let _reserved = cursor.take(6)?;
+        let extended = cursor.u32()?;
         let second = cursor.take(scramble_bytes.saturating_sub(scramble.len()).max(13))?;
         scramble.extend_from_slice(without_nul(&second));
         Some(Greeting {
@@ -85,6 +90,7 @@ impl Greeting {
             version: version.strip_prefix("5.5.5-").unwrap_or(&version).to_owned(),
             connection_id,
             capabilities: u32::from(high) << 16 | u32::from(low),
+            extended: if low & LONG_PASSWORD as u16 == 0 { extended } else { 0 },
             scramble,
             plugin: cursor.until_nul(),
         })
@@ -96,7 +102,12 @@ impl Greeting {
 
     /// What we ask for, TLS aside.
     fn asked(&self) -> u32 {
-        ALWAYS | self.capabilities & WHERE_OFFERED
+        let long_password = if self.takes_bulk() { 0 } else { LONG_PASSWORD };
+        ALWAYS | long_password | self.capabilities & WHERE_OFFERED
+    }
+
+    fn takes_bulk(&self) -> bool {
+        self.extended & BULK != 0
     }
 }
 
@@ -190,6 +201,7 @@ pub(crate) async fn log_in(client: &mut Client, settings: &Settings, greeting: G
         match body.as_ref() {
             [packet::OK, ..] => {
                 client.deprecates_eof = capabilities & DEPRECATE_EOF != 0;
+                client.takes_bulk = greeting.takes_bulk();
                 client.connection_id = greeting.connection_id;
                 client.version = greeting.version;
                 return client.welcome(&body);
@@ -253,8 +265,9 @@ fn put_capabilities(out: &mut BytesMut, capabilities: u32) {
     out.put_u32_le(capabilities);
     out.put_u32_le(ANSWER_BYTES_MAX);
     out.put_u8(CHARSET);
-    // Reserved; MariaDB's extended capabilities are among it, and none is asked for.
-    out.put_bytes(0, 23);
+    // Reserved, but for MariaDB's extended capabilities.
+    out.put_bytes(0, 19);
+    out.put_u32_le(if capabilities & LONG_PASSWORD == 0 { BULK } else { 0 });
 }
 
 fn put_response(out: &mut BytesMut, capabilities: u32, settings: &Settings, plugin: Plugin, proof: &[u8]) {
@@ -292,6 +305,10 @@ pub(crate) mod tests {
 
     /// The greeting of a MariaDB 10.11 that offers `plugin`, and `more` capabilities beside what all have; framed.
     pub(crate) fn greeting(plugin: &str, more: u32) -> BytesMut {
+        extended_greeting(plugin, more, 0)
+    }
+
+    fn extended_greeting(plugin: &str, more: u32, extended: u32) -> BytesMut {
         let capabilities = NEEDED | PLUGIN_AUTH | more;
         let mut out = BytesMut::new();
         packet::put(&mut out, 0, |out| {
@@ -305,7 +322,8 @@ pub(crate) mod tests {
             out.put_u16_le(2);
             out.put_u16_le((capabilities >> 16) as u16);
             out.put_u8(21);
-            out.put_bytes(0, 10);
+            out.put_bytes(0, 6);
+            out.put_u32_le(extended);
             out.put_slice(&SCRAMBLE[8..]);
             out.put_u8(0);
             out.put_slice(plugin.as_bytes());
@@ -379,6 +397,21 @@ pub(crate) mod tests {
         }
     }
 
+    #[test]
+    fn extended_capabilities_are_asked_for_where_they_are_offered() {
+        for (more, extended, asked) in
+            [(0, BULK | 3, (0, BULK)), (LONG_PASSWORD, BULK, (LONG_PASSWORD, 0)), (0, 3, (LONG_PASSWORD, 0))]
+        {
+            let body = extended_greeting("p", more, extended).split_off(4).freeze();
+            let capabilities = Greeting::parse(&body).unwrap().asked();
+            let mut out = BytesMut::new();
+            put_capabilities(&mut out, capabilities);
+            assert_eq!(out.len(), 32);
+            let sent = u32::from_le_bytes(*out.last_chunk().unwrap());
+            assert_eq!((capabilities & LONG_PASSWORD, sent), asked, "{more} {extended}");
+        }
+    }
+
     #[tokio::test]
     async fn the_first_proof_is_enough() {
         let (found, sent) = log_in_at("mysql_native_password", &[WELCOME], "secret").await;
@@ -387,7 +420,7 @@ pub(crate) mod tests {
         assert_eq!((client.version(), client.connection_id()), ("10.11.6-MariaDB-log", 42));
         let mut expected = BytesMut::new();
         packet::put(&mut expected, 1, |out| {
-            out.put_u32_le(ALWAYS | PLUGIN_AUTH | CONNECT_ATTRS | DEPRECATE_EOF);
+            out.put_u32_le(ALWAYS | LONG_PASSWORD | PLUGIN_AUTH | CONNECT_ATTRS | DEPRECATE_EOF);
             out.put_slice(b"\x00\x00\x00\x40\x2d");
             out.put_bytes(0, 23);
             out.put_slice(b"u\0\x14");

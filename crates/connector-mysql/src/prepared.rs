@@ -1,4 +1,5 @@
-//! Statements with parameters: prepared once, executed for their rows. `pipeline` has the executions without rows.
+//! Statements with parameters: prepared once, executed for their rows. `pipeline` has the executions without rows, `bulk`
+//! those for many rows of parameters.
 //!
 //! <https://mariadb.com/kb/en/com_stmt_execute/>, <https://mariadb.com/kb/en/resultset-row/>.
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use connector::Result;
 
-use crate::packet::{self, Column, Cursor, put_string};
+use crate::packet::{self, Column, Cursor, put_integer, put_string};
 use crate::wire::{Answer, Client, State};
 
 const COM_STMT_PREPARE: u8 = 0x16;
@@ -18,7 +19,7 @@ const COM_STMT_CLOSE: u8 = 0x19;
 /// A statement that the server has prepared for this session. Dropping it does not close it.
 #[derive(Debug)]
 pub(crate) struct Statement {
-    id: u32,
+    pub(crate) id: u32,
     pub(crate) parameters: u16,
     /// Its beginning, for errors.
     pub(crate) sql: Arc<str>,
@@ -30,34 +31,53 @@ pub(crate) enum Param<'a> {
     Integer(i64),
     Unsigned(u64),
     Real(f64),
+    /// A decimal number in digits: beside a column it is compared as one, where text would be compared as a floating point
+    /// number.
+    Decimal(&'a [u8]),
     /// Text, in the session's character set.
     Bytes(&'a [u8]),
     /// Bytes without a character set.
     Blob(&'a [u8]),
+    /// The same, as pairs of hexadecimal digits.
+    Hex(&'a [[u8; 2]]),
 }
 
 impl Param<'_> {
     /// The type, and whether it is unsigned.
-    fn types(&self) -> [u8; 2] {
+    pub(crate) fn types(&self) -> [u8; 2] {
         match self {
             Param::Null => [0x06, 0],
             Param::Integer(_) => [0x08, 0],
             Param::Unsigned(_) => [0x08, 0x80],
             Param::Real(_) => [0x05, 0],
+            Param::Decimal(_) => [0xf6, 0],
             Param::Bytes(_) => [0xfd, 0],
-            Param::Blob(_) => [0xfc, 0],
+            Param::Blob(_) | Param::Hex(_) => [0xfc, 0],
         }
     }
 
-    fn put(&self, out: &mut BytesMut) {
+    pub(crate) fn put(&self, out: &mut BytesMut) {
         match self {
             Param::Null => {}
             Param::Integer(integer) => out.put_i64_le(*integer),
             Param::Unsigned(integer) => out.put_u64_le(*integer),
             Param::Real(real) => out.put_f64_le(*real),
-            Param::Bytes(bytes) | Param::Blob(bytes) => put_string(out, bytes),
+            Param::Decimal(bytes) | Param::Bytes(bytes) | Param::Blob(bytes) => put_string(out, bytes),
+            Param::Hex(pairs) => {
+                put_integer(out, pairs.len() as u64);
+                out.extend(pairs.iter().map(|pair| byte(*pair)));
+            }
         }
     }
+}
+
+/// What a pair of hexadecimal digits stands for.
+pub(crate) fn byte([high, low]: [u8; 2]) -> u8 {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20).wrapping_sub(b'a' - 10) & 15,
+    };
+    digit(high) << 4 | digit(low)
 }
 
 /// How long a value is in a row of the binary protocol.
@@ -300,16 +320,18 @@ pub(crate) mod tests {
                 Param::Blob(b""),
                 Param::Null,
                 Param::Null,
+                Param::Decimal(b"-1.50"),
+                Param::Hex(&[*b"00", *b"fF", *b"a9"]),
             ],
         );
         let expected = [
             &b"\x81\x01\x01"[..],
-            b"\x06\x00\x08\x00\x08\x80\x05\x00\x08\x00\xfd\x00\xfc\x00\x06\x00\x06\x00",
+            b"\x06\x00\x08\x00\x08\x80\x05\x00\x08\x00\xfd\x00\xfc\x00\x06\x00\x06\x00\xf6\x00\xfc\x00",
             b"\xfe\xff\xff\xff\xff\xff\xff\xff",
             b"\xff\xff\xff\xff\xff\xff\xff\xff",
             b"\x00\x00\x00\x00\x00\x00\xf0\x3f",
             b"\x07\x00\x00\x00\x00\x00\x00\x00",
-            b"\x01a\x00",
+            b"\x01a\x00\x05-1.50\x03\x00\xff\xa9",
         ];
         assert_eq!(out, expected.concat());
     }

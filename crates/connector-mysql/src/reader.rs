@@ -21,7 +21,7 @@ use crate::stream::{Stream, Undone};
 use crate::url::Settings;
 use crate::wave::MysqlWave;
 use crate::wire::Client;
-use crate::{catalog, check, place, session, sql, wave};
+use crate::{catalog, check, native, place, session, sql, wave};
 
 pub(crate) struct MysqlReader {
     settings: Settings,
@@ -118,9 +118,9 @@ impl Reader for MysqlReader {
         catalog::read(&mut client, &self.settings.database, selection, &mut charsets).await
     }
 
-    /// Only for targets of the same family, of which there are none yet.
-    async fn native_schema(&self, _catalog: &Catalog) -> Result<NativeSchema> {
-        Ok(NativeSchema { dialect: "mariadb".to_owned(), ..NativeSchema::default() })
+    async fn native_schema(&self, catalog: &Catalog) -> Result<NativeSchema> {
+        let mut client = self.asking("read the source's schema").await?;
+        native::schema(&mut client, catalog).await
     }
 
     /// Nothing is created. The place is a snapshot's, not the log's end: a transaction that is in the log and not yet

@@ -1,42 +1,17 @@
 //! The SELECT of a chunk, of a border between two chunks, and of one row.
 
 use connector::{Error, ErrorKind, Result};
-use model::{Key, Kind, Range, Table, Value};
+use model::{Key, Table, Value};
 
+use crate::key_column::{Bound, Comparison, Condition, KeyColumn};
 use crate::prepared::Param;
 use crate::{session, sql};
 
-/// Ready to be prepared; its rows have the table's stored columns.
+/// Ready to be prepared.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Select {
     pub(crate) sql: String,
     bounds: Vec<Bound>,
-}
-
-/// A value that a column is compared with.
-#[derive(Clone, Debug, PartialEq)]
-struct Bound {
-    kind: Kind,
-    value: Value,
-}
-
-impl Bound {
-    /// In the form in which the server compares it as the column's own values, not as texts or as floating point numbers.
-    fn param(&self) -> Option<Param<'_>> {
-        Some(match (&self.value, self.kind) {
-            (Value::Null, _) => Param::Null,
-            (Value::Integer(integer), _) => Param::Integer(*integer),
-            (Value::Real(real), _) => Param::Real(*real),
-            (Value::Text(text), Kind::Unsigned) => {
-                Param::Unsigned(std::str::from_utf8(text).ok()?.parse().ok()?)
-            }
-            // Our sessions are in UTC, and MariaDB knows no offset behind a time.
-            (Value::Text(text), Kind::TimestampTz) => Param::Bytes(text.strip_suffix(b"+00:00")?),
-            (Value::Text(text), _) => Param::Bytes(text),
-            (Value::Blob(blob), _) => Param::Blob(blob),
-            (Value::Unchanged, _) => return None,
-        })
-    }
 }
 
 impl Select {
@@ -46,132 +21,131 @@ impl Select {
         })
     }
 
-    /// The rows of a chunk, in the order of the key where there is one that orders chunks.
-    pub(crate) fn range(table: &Table, range: &Range) -> Result<Select> {
-        match range {
-            Range::Whole => Ok(Select::new(table, Condition::default(), String::new())),
-            Range::Keys { after, upto } => {
-                let order = format!(" ORDER BY {}", key_list(table)?);
-                Ok(Select::new(table, within(table, after.as_ref(), upto.as_ref())?, order))
-            }
-            Range::Blocks { .. } => Err(Error::new(ErrorKind::Setup, "read a chunk")
-                .with("table", &table.name)
-                .hint("MariaDB and MySQL have no block ranges")),
-        }
+    /// All rows.
+    pub(crate) fn whole(table: &Table) -> Select {
+        Select::new(table, &stored(table), Condition::default(), "")
     }
 
-    /// The row that ends the next range of so many rows.
+    /// The rows with keys in `(after, upto]`, in the order of the key.
+    pub(crate) fn within(
+        table: &Table,
+        key: &[KeyColumn],
+        after: Option<&Key>,
+        upto: Option<&Key>,
+    ) -> Result<Select> {
+        Ok(Select::new(table, &stored(table), within(key, after, upto)?, &ordered(key)))
+    }
+
+    /// The key that ends the next range of so many rows. Nothing else is selected: of each row that is passed over, the server
+    /// would get everything that is.
     pub(crate) fn border(
         table: &Table,
+        key: &[KeyColumn],
         after: Option<&Key>,
         upto: Option<&Key>,
         rows: u64,
     ) -> Result<Select> {
-        let order = format!(" ORDER BY {} LIMIT 1 OFFSET {}", key_list(table)?, rows.saturating_sub(1));
-        Ok(Select::new(table, within(table, after, upto)?, order))
+        let tail = format!("{} LIMIT 1 OFFSET {}", ordered(key), rows.saturating_sub(1));
+        let selected = sql::list(key, KeyColumn::selected);
+        Ok(Select::new(table, &selected, within(key, after, upto)?, &tail))
     }
 
-    pub(crate) fn by_key(table: &Table, key: &Key) -> Result<Select> {
-        let columns = key_columns(table)?;
+    pub(crate) fn by_key(table: &Table, columns: &[KeyColumn], key: &Key) -> Select {
         let mut condition = Condition::default();
-        for (&column, value) in columns.iter().zip(&key.0) {
-            let column = &table.columns[column];
-            let bound = Bound { kind: column.kind, value: value.clone() };
-            condition.and(&format!("{} = ?", sql::ident(&column.name)), [bound]);
+        for (column, value) in columns.iter().zip(&key.0) {
+            condition.and(column.equal(value));
         }
-        Ok(Select::new(table, condition, String::new()))
+        Select::new(table, &stored(table), condition, "")
     }
 
-    fn new(table: &Table, condition: Condition, tail: String) -> Select {
-        let columns = sql::list(table.stored(), |at| sql::ident(&table.columns[at].name));
+    fn new(table: &Table, selected: &str, condition: Condition, tail: &str) -> Select {
         let filter = match condition.sql.is_empty() {
             true => String::new(),
             false => format!(" WHERE {}", condition.sql),
         };
         let sql =
-            format!("{} SELECT {columns} FROM {}{filter}{tail}", session::MARK, sql::table(&table.name));
+            format!("{} SELECT {selected} FROM {}{filter}{tail}", session::MARK, sql::table(&table.name));
         Select { sql, bounds: condition.bounds }
     }
 }
 
-#[derive(Default)]
-struct Condition {
-    sql: String,
-    bounds: Vec<Bound>,
+fn stored(table: &Table) -> String {
+    sql::list(table.stored(), |at| sql::ident(&table.columns[at].name))
 }
 
-impl Condition {
-    fn and(&mut self, sql: &str, bounds: impl IntoIterator<Item = Bound>) {
-        if !self.sql.is_empty() {
-            self.sql.push_str(" AND ");
-        }
-        self.sql.push_str(sql);
-        self.bounds.extend(bounds);
-    }
-}
-
-fn key_columns(table: &Table) -> Result<&[usize]> {
-    table
-        .key()
-        .ok_or_else(|| Error::new(ErrorKind::Setup, "read a row by its key").with("table", &table.name))
-}
-
-fn key_list(table: &Table) -> Result<String> {
-    Ok(sql::list(key_columns(table)?, |&at| sql::ident(&table.columns[at].name)))
+fn ordered(key: &[KeyColumn]) -> String {
+    format!(" ORDER BY {}", sql::list(key, |column| column.name.clone()))
 }
 
 /// Keys in `(after, upto]`.
-fn within(table: &Table, after: Option<&Key>, upto: Option<&Key>) -> Result<Condition> {
-    let columns = key_columns(table)?;
-    let names: Vec<String> = columns.iter().map(|&at| sql::ident(&table.columns[at].name)).collect();
+fn within(key: &[KeyColumn], after: Option<&Key>, upto: Option<&Key>) -> Result<Condition> {
     let mut condition = Condition::default();
-    for (border, strict, last) in [(after, ">", ">"), (upto, "<", "<=")] {
-        let Some(key) = border else { continue };
-        let bounds: Vec<Bound> = columns
-            .iter()
-            .zip(&key.0)
-            .map(|(&at, value)| Bound { kind: table.columns[at].kind, value: value.clone() })
-            .collect();
-        let (sql, bounds) = beyond(&names, &bounds, strict, last);
-        condition.and(&sql, bounds);
+    for (border, strict, last) in
+        [(after, Comparison::Greater, Comparison::Greater), (upto, Comparison::Less, Comparison::LessOrEqual)]
+    {
+        if let Some(border) = border {
+            condition.and(beyond(key, &border.0, strict, last)?);
+        }
     }
     Ok(condition)
 }
 
 /// `(a > ? OR (a = ? AND b > ?))`: for a comparison of rows, `(a, b) > (?, ?)`, the server reads the whole index.
-fn beyond(names: &[String], key: &[Bound], strict: &str, last: &str) -> (String, Vec<Bound>) {
-    match (names, key) {
-        ([name], [bound]) => (format!("{name} {last} ?"), vec![bound.clone()]),
-        ([name, names @ ..], [bound, key @ ..]) => {
-            let (rest, more) = beyond(names, key, strict, last);
-            let bounds = [bound.clone(), bound.clone()].into_iter().chain(more).collect();
-            (format!("({name} {strict} ? OR ({name} = ? AND {rest}))"), bounds)
+fn beyond(columns: &[KeyColumn], key: &[Value], strict: Comparison, last: Comparison) -> Result<Condition> {
+    match (columns, key) {
+        ([column], [value]) => column.compare(last, value),
+        ([column, columns @ ..], [value, key @ ..]) => {
+            let more = column.compare(strict, value)?;
+            let mut same = column.compare(Comparison::Equal, value)?;
+            same.and(beyond(columns, key, strict, last)?);
+            Ok(Condition {
+                sql: format!("({} OR ({}))", more.sql, same.sql),
+                bounds: more.bounds.into_iter().chain(same.bounds).collect(),
+            })
         }
-        _ => ("TRUE".to_owned(), Vec::new()),
+        _ => Err(Error::new(ErrorKind::Corrupt, "read a chunk's border")
+            .with("columns", columns.len())
+            .with("values", key.len())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key_column::{self, tests::table};
 
     #[test]
     fn a_range_of_keys_of_several_columns() {
-        let names = ["`a`", "`b`", "`c`"].map(str::to_owned);
-        let key = [1, 2, 3].map(|value| Bound { kind: Kind::Integer, value: Value::Integer(value) });
-        let (sql, bounds) = beyond(&names, &key, "<", "<=");
-        assert_eq!(sql, "(`a` < ? OR (`a` = ? AND (`b` < ? OR (`b` = ? AND `c` <= ?))))");
-        assert_eq!(bounds, [0, 0, 1, 1, 2].map(|at: usize| key[at].clone()));
-        assert_eq!(beyond(&names[..1], &key[..1], ">", ">"), ("`a` > ?".to_owned(), vec![key[0].clone()]));
+        let columns = key_column::tests::columns(&[("a", "int(11)"), ("b", "int(11)"), ("c", "int(11)")]);
+        let compare = |columns, values: &[i64]| {
+            let key: Vec<Value> = values.iter().copied().map(Value::Integer).collect();
+            beyond(columns, &key, Comparison::Less, Comparison::LessOrEqual)
+        };
+        let condition = compare(&columns, &[1, 2, 3]).unwrap();
+        assert_eq!(condition.sql, "(`a` < ? OR (`a` = ? AND (`b` < ? OR (`b` = ? AND `c` <= ?))))");
+        let params: Vec<_> = condition.bounds.iter().filter_map(Bound::param).collect();
+        assert_eq!(params, [1, 1, 2, 2, 3].map(Param::Integer));
+        assert_eq!(compare(&columns[..1], &[1]).unwrap().sql, "`a` <= ?");
+        assert_eq!(compare(&columns, &[1, 2]).unwrap_err().kind, ErrorKind::Corrupt);
     }
 
     #[test]
-    fn bounds_are_compared_as_the_column_compares() {
-        let bound = |kind, text: &str| Bound { kind, value: Value::text(text) };
-        assert_eq!(bound(Kind::Unsigned, "18446744073709551615").param(), Some(Param::Unsigned(u64::MAX)));
-        assert_eq!(bound(Kind::Unsigned, "-1").param(), None);
-        let moment = bound(Kind::TimestampTz, "2024-02-29 12:00:00+00:00");
-        assert_eq!(moment.param(), Some(Param::Bytes(b"2024-02-29 12:00:00")));
-        assert_eq!(bound(Kind::Text, "a").param(), Some(Param::Bytes(b"a")));
+    fn a_range_by_label_and_number() {
+        let labels = "enum('b','a') charset utf8mb4 collate utf8mb4_general_ci";
+        let (table, types) = table(&[("kind", labels), ("n", "int(11)")]);
+        let columns = key_column::of(&table, &types).unwrap();
+        let key = |label, number| Key(vec![Value::text(label), Value::Integer(number)]);
+        let select = Select::within(&table, &columns, Some(&key("1", 7)), Some(&key("2", 9))).unwrap();
+        assert_eq!(
+            select.sql,
+            "/* crossfade */ SELECT `kind`, `n` FROM `shop`.`t` WHERE (`kind` IN (2, 3) OR (`kind` = 1 AND `n` > ?)) \
+             AND (`kind` IN (0, 1, 3) OR (`kind` = 2 AND `n` <= ?)) ORDER BY `kind`, `n`"
+        );
+        assert_eq!(select.params().unwrap(), [7, 9].map(Param::Integer));
+        let border = Select::border(&table, &columns, None, None, 1_000).unwrap();
+        assert_eq!(
+            border.sql,
+            "/* crossfade */ SELECT CAST(`kind` + 0 AS DECIMAL(3)), `n` FROM `shop`.`t` ORDER BY `kind`, `n` LIMIT 1 OFFSET 999"
+        );
     }
 }

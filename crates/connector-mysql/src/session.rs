@@ -2,6 +2,7 @@
 
 use connector::Result;
 
+use crate::token;
 use crate::url::Settings;
 use crate::wire::Client;
 
@@ -32,5 +33,34 @@ pub(crate) async fn asking(settings: &Settings) -> Result<Client> {
 pub(crate) async fn reading(settings: &Settings) -> Result<Client> {
     let mut client = asking(settings).await?;
     client.execute("SET character_set_results = NULL").await?;
+    Ok(client)
+}
+
+/// Of what is written here nothing is made to fit: a value that does not is an error. What the source holds may be held,
+/// zero dates and an id of 0 included. Foreign keys are not looked at, as the source has, and nothing cascades.
+const EXACTLY: &str = "SET sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', \
+     foreign_key_checks = 0, unique_checks = 1, sql_safe_updates = 0, sql_notes = 1, innodb_lock_wait_timeout = 30, lock_wait_timeout = 50";
+
+/// For a target's records, while there may be none yet.
+pub(crate) async fn keeping(settings: &Settings) -> Result<Client> {
+    let mut client = Client::connect(settings).await?;
+    client.doing("set up a session").execute(COMMON).await?;
+    client.execute(EXACTLY).await?;
+    client.execute(client.family().unlimited()).await?;
+    // No locks between rows, on which lanes would wait for each other.
+    client.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE").await?;
+    // After a deadlock the server has rolled back, and what was sent behind it belongs to no transaction: it must not commit
+    // by itself.
+    client.execute("SET autocommit = 0").await?;
+    Ok(client)
+}
+
+/// For everything that is written, once there are records: a session that this process and the next owner can find and
+/// end, and that begins when those have ended that this process has left.
+pub(crate) async fn writing(settings: &Settings, stream: &str) -> Result<Client> {
+    let mut client = keeping(settings).await?;
+    token::end_left(&mut client, &settings.left).await?;
+    token::take(&mut client, &settings.left, stream).await?;
+    client.doing("write to the target");
     Ok(client)
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 use connector::Result;
 use net::{Form, Host, SslMode, Tls, environment};
 
+use crate::token::Left;
+
 const FORM: Form = Form {
     reading: "read a MySQL URL",
     schemes: &["mysql", "mariadb"],
@@ -28,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) tls: Tls,
     /// For the whole of connecting and logging in; `None` waits for ever.
     pub(crate) connect_timeout: Option<Duration>,
+    /// What sessions that were opened with these settings have left behind.
+    pub(crate) left: Left,
     /// Empty where there is none: to the server that is the same.
     password: String,
 }
@@ -42,6 +46,7 @@ impl Settings {
             database: address.database,
             tls: Tls { mode: SslMode::Prefer, authorities: None },
             connect_timeout: Some(Duration::from_secs(10)),
+            left: Left::default(),
             password: address.password.unwrap_or_default(),
         };
         if settings.user.is_empty() {

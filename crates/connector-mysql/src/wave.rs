@@ -4,34 +4,28 @@
 //! where it lies (`binlog_snapshot_file`, `binlog_snapshot_position`). It cannot be handed from one session to another; so
 //! several sessions take one each at the same time, and those that came to lie at the same place share the wave.
 //!
-//! A SELECT locks the table's definition until its transaction ends, and whoever wants to change it stops everybody behind
-//! him. So each chunk is read behind a savepoint: going back to it gives the lock away and keeps the snapshot.
+//! How its rows are read is in `readers`, and where its chunks end in `walk`.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use connector::{Block, ChunkStream, Error, ErrorKind, Format, Result, Retry, Slicing, Wave};
-use model::{Cut, Key, Position, Range, Row, Table, TableName, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use connector::{ChunkStream, Error, ErrorKind, Format, Result, Retry, Slicing, Wave};
+use model::{Cut, Key, Position, Range, Row, Table, TableName};
 use tokio::task::JoinSet;
 
-use crate::cells::Cells;
 use crate::column_type::ColumnType;
-use crate::error;
 use crate::place::Exact;
 use crate::position::{Coordinates, GtidPosition};
-use crate::prepared::Statement;
+use crate::readers::{Readers, Shape};
 use crate::select::Select;
+use crate::snapshot_place::snapshot_place;
 use crate::url::Settings;
-use crate::value;
+use crate::walk::{self, Stretches, Walk};
 use crate::wire::Client;
-use crate::{place, session};
+use crate::{error, key_column, place, readers, session};
 
-const BLOCK_ROWS: usize = 1_000;
-const BLOCK_BYTES: usize = 1 << 20;
-/// Below this a chunk's commit costs more than its rows.
-const CHUNK_ROWS_MIN: u64 = 1_000;
 /// A busy server commits between any two of our sessions; one reader is always enough.
 const ROUNDS_MAX: usize = 20;
 
@@ -161,7 +155,11 @@ async fn open(settings: &Settings, count: usize) -> Result<Vec<Client>> {
     let mut opening = JoinSet::new();
     for _ in 0..count.max(1) {
         let settings = settings.clone();
-        opening.spawn(async move { session::reading(&settings).await });
+        opening.spawn(async move {
+            let mut client = session::reading(&settings).await?;
+            readers::without_log(&mut client).await?;
+            Ok(client)
+        });
     }
     all(opening).await
 }
@@ -186,20 +184,7 @@ async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
 async fn begin(mut client: Client) -> Result<Snapshot> {
     client.doing("open a wave of the copy");
     client.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
-    let rows = client.query("SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
-    let (mut file, mut offset) = (None, None);
-    for row in rows {
-        let row = Cells(row);
-        match row.text(0)?.to_ascii_lowercase().as_str() {
-            "binlog_snapshot_file" => file = Some(row.text(1)?.to_owned()),
-            "binlog_snapshot_position" => offset = Some(row.parse(1)?),
-            _ => {}
-        }
-    }
-    let (Some(file), Some(offset)) = (file.filter(|file| !file.is_empty()), offset) else {
-        return Err(Error::new(ErrorKind::Setup, FIT)
-            .hint("the server keeps no binary log: set log_bin and restart it"));
-    };
+    let (file, offset) = snapshot_place(&mut client).await?;
     let at = Coordinates::new(&file, offset, GtidPosition::default()).map_err(|error| error.during(FIT))?;
     Ok(Snapshot { client, at })
 }
@@ -216,8 +201,9 @@ pub(crate) struct MysqlWave {
     cut: Cut,
     settled: Position,
     types: Vec<(TableName, Arc<[ColumnType]>)>,
-    idle: Arc<Mutex<Vec<Client>>>,
-    free: Arc<Semaphore>,
+    readers: Readers,
+    /// Of the tables that are read in stretches.
+    walks: Mutex<HashMap<TableName, Arc<Walk>>>,
 }
 
 impl MysqlWave {
@@ -236,116 +222,46 @@ impl MysqlWave {
             cut: Cut::Prefix { order: at.order() },
             settled: at.position(),
             types,
-            free: Arc::new(Semaphore::new(clients.len())),
-            idle: Arc::new(Mutex::new(clients)),
+            readers: Readers::new(clients),
+            walks: Mutex::default(),
         })
-    }
-
-    async fn lease(&self) -> Result<Lease> {
-        let none = || Error::new(ErrorKind::Connect, "find a free reader");
-        let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| none())?;
-        let lost = || none().with("because", "its connection was lost");
-        let client = self.idle.lock().map_err(|_| none())?.pop().ok_or_else(lost)?;
-        Ok(Lease { client: Some(client), statement: None, idle: Arc::clone(&self.idle), _permit: permit })
     }
 
     fn types(&self, table: &Table) -> Result<Arc<[ColumnType]>> {
         let at = self.types.binary_search_by(|(name, _)| name.cmp(&table.name));
-        at.map(|at| Arc::clone(&self.types[at].1)).map_err(|_| {
-            Error::new(ErrorKind::Setup, "read a chunk")
-                .with("table", &table.name)
-                .hint("the wave is not of this table")
-        })
+        at.map(|at| Arc::clone(&self.types[at].1)).map_err(|_| not_of_the_wave(table))
     }
 
     pub(crate) async fn fetch(&self, table: &Table, key: &Key) -> Result<Option<Row>> {
-        let select = Select::by_key(table, key)?;
-        let mut reading = self.start(table, select).await?;
-        let mut rows = Vec::new();
-        while let Some(block) = reading.next().await? {
-            match block {
-                Block::Rows(more) => rows.extend(more),
-                Block::Raw(_) => return Err(Error::new(ErrorKind::Corrupt, "fetch a row")),
-            }
-        }
-        Ok(rows.into_iter().next())
-    }
-
-    async fn start(&self, table: &Table, select: Select) -> Result<Reading> {
         let types = self.types(table)?;
-        let mut lease = self.lease().await?;
-        lease.client()?.execute("SAVEPOINT chunk").await?;
-        if let Err(error) = lease.open(&select).await {
-            return Err(lease.after(rewritten(error).with("table", &table.name)).await);
-        }
-        Ok(Reading {
-            table: table.name.clone(),
-            stored: table.stored().collect(),
-            width: table.columns.len(),
-            types,
-            lease: Some(lease),
-            rows: 0,
-        })
+        let select = Select::by_key(table, &key_column::of(table, &types)?, key);
+        self.readers.read(&table.name, select, Shape::of(table, types)).await?.only_row().await
+    }
+
+    /// Without an order of ours: in stretches, where the server can read the key's index from one border to another.
+    fn one_cut(&self, table: &Table, bytes: u64) -> Result<Vec<Range>> {
+        let types = self.types(table)?;
+        let walk = match walk::is_walkable(table, &types) {
+            true => Walk::new(table, types, bytes)?,
+            false => return Ok(vec![Range::Whole]),
+        };
+        let ranges = walk.numbers();
+        self.walks.lock().map_err(|_| not_of_the_wave(table))?.insert(table.name.clone(), Arc::new(walk));
+        Ok(ranges)
+    }
+
+    fn stretches(&self, table: &Table, from: u32, until: Option<u32>) -> Result<Stretches> {
+        let walks = self.walks.lock().map_err(|_| not_of_the_wave(table))?;
+        let walk = walks.get(&table.name).ok_or_else(|| not_of_the_wave(table))?;
+        Ok(Stretches::new(self.readers.clone(), Arc::clone(walk), from, until))
     }
 }
 
-/// A table that was altered or emptied since the snapshot is not what it was: InnoDB says so (1412), and the next wave reads
-/// it again.
-fn rewritten(error: Error) -> Error {
-    match error::number(&error) {
-        Some(1412) => {
-            error.retry(Retry::Later).hint("the table was rewritten while it was read; it is read again")
-        }
-        _ => error,
-    }
-}
-
-/// A reader that is lent out. It comes back when it can be used again; one that was left in the middle of its rows is
-/// closed, and the wave goes on with the others.
-struct Lease {
-    client: Option<Client>,
-    statement: Option<Statement>,
-    idle: Arc<Mutex<Vec<Client>>>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Lease {
-    fn client(&mut self) -> Result<&mut Client> {
-        self.client.as_mut().ok_or_else(|| Error::new(ErrorKind::Connect, "find a free reader"))
-    }
-
-    async fn open(&mut self, select: &Select) -> Result<()> {
-        let client = self.client()?;
-        let statement = client.prepare(&select.sql).await?;
-        client.rows(&statement, &select.params()?).await?;
-        self.statement = Some(statement);
-        Ok(())
-    }
-
-    /// Gives the lock on the table's definition away.
-    async fn give_back(mut self) -> Result<()> {
-        let Some(mut client) = self.client.take() else { return Ok(()) };
-        if let Some(statement) = self.statement.take() {
-            client.close(statement)?;
-        }
-        client.execute("ROLLBACK TO SAVEPOINT chunk").await?;
-        if let Ok(mut idle) = self.idle.lock() {
-            idle.push(client);
-        }
-        Ok(())
-    }
-
-    /// The error of a statement, once the reader is free for the wave's other tables.
-    async fn after(self, error: Error) -> Error {
-        let is_usable = self.client.as_ref().is_some_and(Client::is_usable);
-        match is_usable {
-            true => match self.give_back().await {
-                Ok(()) => error,
-                Err(lost) => lost,
-            },
-            false => error,
-        }
-    }
+/// Or its ranges are not: borders under another cut are borders between other rows.
+fn not_of_the_wave(table: &Table) -> Error {
+    Error::new(ErrorKind::Setup, "read a chunk")
+        .with("table", &table.name)
+        .hint("the wave is not of this table")
 }
 
 #[async_trait]
@@ -360,18 +276,22 @@ impl Wave for MysqlWave {
 
     async fn plan(&self, table: &Table, slicing: &Slicing, bytes: u64) -> Result<Vec<Range>> {
         let has_order = table.key_order().is_some();
-        match slicing {
-            Slicing::OneCut if !has_order => Ok(vec![Range::Whole]),
-            Slicing::OneCut => self.keys(table, None, None, usize::MAX, bytes).await,
+        let (after, upto, ranges_max) = match slicing {
+            Slicing::OneCut if !has_order => return self.one_cut(table, bytes),
+            Slicing::OneCut => (None, None, usize::MAX),
             Slicing::Keys { after, upto, ranges_max } if has_order => {
-                self.keys(table, after.as_ref(), upto.as_ref(), *ranges_max, bytes).await
+                (after.as_ref(), upto.as_ref(), *ranges_max)
             }
-            Slicing::Keys { .. } => Err(Error::new(ErrorKind::Setup, "read a table by key ranges")
-                .with("table", &table.name)
-                .hint(
-                    "the server orders its key in a way of its own: the table has to be read under one cut",
-                )),
-        }
+            Slicing::Keys { .. } => {
+                return Err(Error::new(ErrorKind::Setup, "read a table by key ranges")
+                    .with("table", &table.name)
+                    .hint(
+                        "the server orders its key in a way of its own: the table has to be read under one cut",
+                    ));
+            }
+        };
+        let walk = Walk::new(table, self.types(table)?, bytes)?;
+        walk.keys(&self.readers, after, upto, ranges_max).await
     }
 
     async fn read(&self, table: &Table, range: &Range, format: Format) -> Result<Box<dyn ChunkStream>> {
@@ -380,97 +300,16 @@ impl Wave for MysqlWave {
                 .with("table", &table.name)
                 .with("format", format!("{format:?}")));
         }
-        let select = Select::range(table, range)?;
-        Ok(Box::new(self.start(table, select).await?))
-    }
-}
-
-impl MysqlWave {
-    /// Walks the key in steps of as many rows as fill `bytes`; the last range ends at `upto`, unless `ranges_max` stopped the
-    /// walk before.
-    async fn keys(
-        &self,
-        table: &Table,
-        after: Option<&Key>,
-        upto: Option<&Key>,
-        ranges_max: usize,
-        bytes: u64,
-    ) -> Result<Vec<Range>> {
-        let row_bytes = (table.bytes / table.rows_estimate.unwrap_or(0).max(1)).max(32);
-        let step = (bytes / row_bytes).max(CHUNK_ROWS_MIN);
-        let (mut ranges, mut from) = (Vec::new(), after.cloned());
-        while ranges.len() < ranges_max.max(1) {
-            let select = Select::border(table, from.as_ref(), upto, step)?;
-            let mut reading = self.start(table, select).await?;
-            let mut border = None;
-            while let Some(block) = reading.next().await? {
-                if let (Block::Rows(rows), Some(key)) = (block, table.key()) {
-                    border = rows.first().map(|row| Key::of(row, key));
-                }
+        let types = self.types(table)?;
+        let select = match range {
+            Range::Blocks { from, until } => {
+                return Ok(Box::new(self.stretches(table, *from, *until)?));
             }
-            let Some(border) = border else {
-                ranges.push(Range::Keys { after: from, upto: upto.cloned() });
-                break;
-            };
-            ranges.push(Range::Keys { after: from.take(), upto: Some(border.clone()) });
-            from = Some(border);
-        }
-        Ok(ranges)
-    }
-}
-
-/// Rows being read; gives its reader back when they were read to the end.
-struct Reading {
-    table: TableName,
-    stored: Vec<usize>,
-    width: usize,
-    types: Arc<[ColumnType]>,
-    lease: Option<Lease>,
-    rows: u64,
-}
-
-impl Reading {
-    fn decode(&self, cells: &mut [Option<bytes::Bytes>]) -> Result<Row> {
-        let mut row = vec![Value::Unchanged; self.width];
-        for (cell, &at) in cells.iter_mut().zip(&self.stored) {
-            row[at] = value::from_binary(&self.types[at], cell.take())
-                .map_err(|error| error.into_error("read a chunk").with("table", &self.table))?;
-        }
-        Ok(row)
-    }
-
-    async fn block(&mut self) -> Result<Option<Vec<Row>>> {
-        let Some(mut lease) = self.lease.take() else { return Ok(None) };
-        let (mut block, mut bytes, mut cells) = (Vec::new(), 0, Vec::new());
-        while lease.client()?.next_row(&mut cells).await? {
-            if cells.len() != self.stored.len() {
-                return Err(Error::new(ErrorKind::Corrupt, "read a chunk"));
+            Range::Whole => Select::whole(table),
+            Range::Keys { after, upto } => {
+                Select::within(table, &key_column::of(table, &types)?, after.as_ref(), upto.as_ref())?
             }
-            let row = self.decode(&mut cells)?;
-            bytes += row.iter().map(Value::weight).sum::<usize>();
-            block.push(row);
-            if block.len() == BLOCK_ROWS || bytes >= BLOCK_BYTES {
-                self.lease = Some(lease);
-                self.rows += block.len() as u64;
-                return Ok(Some(block));
-            }
-        }
-        lease.give_back().await?;
-        self.rows += block.len() as u64;
-        Ok((!block.is_empty()).then_some(block))
-    }
-}
-
-#[async_trait]
-impl ChunkStream for Reading {
-    async fn next(&mut self) -> Result<Option<Block>> {
-        match self.block().await {
-            Ok(block) => Ok(block.map(Block::Rows)),
-            Err(error) => Err(rewritten(error).with("table", &self.table)),
-        }
-    }
-
-    fn rows(&self) -> u64 {
-        self.rows
+        };
+        Ok(Box::new(self.readers.read(&table.name, select, Shape::of(table, types)).await?))
     }
 }

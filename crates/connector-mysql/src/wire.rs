@@ -13,11 +13,13 @@
 //! The rest of the client is in `connect`, `login`, `prepared` (statements with parameters, pipelines, rows) and
 //! `infile`. Deliberately absent: reconnection, cancelling, compression, several statements in one text.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,7 +33,8 @@ use crate::family::Family;
 pub(crate) use crate::packet::TextRow;
 use crate::packet::{self, Column, Cursor, Done, FramingError, Joiner, MESSAGE_BYTES_MAX, text_row};
 use crate::pipeline::Pipeline;
-use crate::prepared::Width;
+use crate::prepared::{Statement, Width};
+use crate::token::Token;
 
 /// Asked of the socket at once. The kernel gathers what a server sends while we work.
 const READ_BYTES: usize = 256 * 1024;
@@ -69,7 +72,13 @@ pub(crate) struct Client {
     pub(crate) version: String,
     /// An OK packet, not an EOF packet, ends the rows of a result.
     pub(crate) deprecates_eof: bool,
+    /// One message may execute a statement for many rows.
+    pub(crate) takes_bulk: bool,
     pub(crate) pipeline: Pipeline,
+    /// Statements of ours that this session has prepared once and for all.
+    pub(crate) kept: HashMap<&'static str, Arc<Statement>>,
+    /// Of a session that writes: how it is found again on the server.
+    pub(crate) token: Option<Token>,
     /// How the values of the result lie that is being read.
     pub(crate) widths: Vec<Width>,
 }
@@ -113,7 +122,10 @@ impl Client {
             connection_id: 0,
             version: String::new(),
             deprecates_eof: false,
+            takes_bulk: false,
             pipeline: Pipeline::default(),
+            kept: HashMap::new(),
+            token: None,
             widths: Vec::new(),
         }
     }
@@ -274,9 +286,13 @@ impl Client {
     /// Sends a statement as text and reads what it is answered with, up to the rows.
     pub(crate) async fn ask(&mut self, sql: &str) -> Result<Answer> {
         self.begin(sql)?;
-        self.command(COM_QUERY, |out| out.put_slice(sql.as_bytes()))?;
+        self.put_text(sql)?;
         self.flush().await?;
         self.answer().await
+    }
+
+    pub(crate) fn put_text(&mut self, sql: &str) -> Result<()> {
+        self.command(COM_QUERY, |out| out.put_slice(sql.as_bytes()))
     }
 
     /// Goes on in an exchange with a message of ours.

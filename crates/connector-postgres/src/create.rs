@@ -386,7 +386,8 @@ pub(crate) async fn finish(
         let unique = generated_unique(&mut client, catalog).await?;
         let unique = Job::of(missing(&mut client, owner, unique).await?, catalog, false);
         build::side_by_side(settings, owner, catalog, unique, &whole, builders).await?;
-        for item in &native.after {
+        // Unique indexes are of the catalog, and have been created above.
+        for item in native.after.iter().filter(|item| item.kind != "UNIQUE INDEX") {
             let reason = "it is written in another engine's words; create it by hand".to_owned();
             left_out.push((build::label(item), reason));
         }

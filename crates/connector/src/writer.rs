@@ -29,8 +29,8 @@ pub trait Writer: Send + Sync {
     /// earlier owners, and returns what is on record.
     async fn claim(&self, stream: &str) -> Result<Claim>;
 
-    /// Creates the tables, without keys and indexes, where they do not exist. Existing ones must be empty at
-    /// the first call and have the same columns. `native` is there when source and target speak one dialect.
+    /// Creates the tables, without keys and indexes but for those that rows are stored by, where they do not exist. Existing
+    /// ones must be empty at the first call and have the same columns. `native` is there when source and target speak one dialect.
     async fn create(&self, owner: &Owner, catalog: &Catalog, native: Option<&NativeSchema>) -> Result<()>;
 
     /// For each of these tables, whether secondary unique indexes exist already, so that rows read under different cuts

@@ -8,8 +8,9 @@ use crate::{Cut, Key, Position, TableName};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Range {
-    /// Heap blocks `[from, until)`; no `until` means to the end. Valid inside one snapshot only: a row that is
-    /// updated may move to another block, so all block ranges of a table carry the same cut.
+    /// Heap blocks `[from, until)`, or stretches of a key whose borders only the wave knows; no `until` means to the end.
+    /// Valid inside one snapshot only: a row that is updated may move to another block, so all block ranges of a table
+    /// carry the same cut.
     Blocks { from: u32, until: Option<u32> },
     /// Keys in `(after, upto]`; `None` is open. Valid across snapshots, for keys the client orders as the server does.
     Keys { after: Option<Key>, upto: Option<Key> },
