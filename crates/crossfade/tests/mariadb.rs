@@ -1,9 +1,10 @@
 //! From MariaDB to PostgreSQL: whole migrations under load, and what a MariaDB source may do to them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use testkit::mariadb::{Builder, Server, Stop};
+use testkit::mariadb::{self, Builder, Server, Stop};
 use testkit::{Load, Stage, market, postgres, wait};
 
 const CROSSFADE: &str = env!("CARGO_BIN_EXE_crossfade");
@@ -49,6 +50,52 @@ impl Across {
             "INSERT INTO t SELECT seq, CONCAT('note ', seq) FROM seq_1_to_3000",
         ]);
         self
+    }
+
+    /// Tables whose keys only the server can order: without case and with padding, as decimals, by the number of a label, as
+    /// UUIDs.
+    fn ordered_by_the_server(self) -> Across {
+        self.on_source(&[
+            "CREATE TABLE word (k VARCHAR(40) COLLATE utf8mb4_general_ci PRIMARY KEY, n INT, note VARCHAR(40))",
+            "CREATE TABLE price (amount DECIMAL(12,4), k VARCHAR(20) COLLATE utf8mb4_unicode_ci, n INT, PRIMARY KEY (amount, k))",
+            "CREATE TABLE kind (k ENUM('zeta', 'alpha', 'mid'), n INT, note VARCHAR(40), PRIMARY KEY (k, n))",
+            "CREATE TABLE ticket (k UUID PRIMARY KEY, n INT)",
+            // 'b1', 'b1!' and, which comes before both, 'b1' with a tab behind it.
+            "INSERT INTO word SELECT CONCAT(ELT(1 + seq % 4, 'straße ', 'Zebra ', 'äh ', 'b'), seq DIV 3, ELT(1 + seq % 3, '', '\\t', '!')), \
+             seq, 'copied' FROM seq_1_to_10000",
+            "INSERT INTO price SELECT seq % 50 / 16, ELT(1 + seq % 3, CONCAT('ß', seq), CONCAT('SS ', seq), seq), seq FROM seq_1_to_10000",
+            "INSERT INTO kind SELECT 1 + seq % 3, seq, 'copied' FROM seq_1_to_10000",
+            "INSERT INTO ticket SELECT UUID(), seq FROM seq_1_to_10000",
+        ]);
+        self
+    }
+
+    /// Writes to them until it is told to stop; how often it did.
+    fn write_beside(&self, stop: &AtomicBool) -> usize {
+        let mut client = self.source.client(NAME);
+        let mut rounds = 0;
+        while !stop.load(Ordering::SeqCst) {
+            let n = rounds * 7 % 10_000;
+            for statement in [
+                format!("UPDATE word SET note = 'seen {rounds}' WHERE n % 500 = {}", rounds % 500),
+                format!("UPDATE IGNORE word SET k = UPPER(k) WHERE n = {n}"),
+                format!("UPDATE IGNORE word SET k = CONCAT('moved ', n) WHERE n = {n} + 1"),
+                format!(
+                    "INSERT IGNORE INTO word VALUES ('new {rounds}', {n}, NULL), ('new {rounds}\\t', {n}, NULL)"
+                ),
+                format!("UPDATE price SET amount = amount + 0.0001 WHERE n % 500 = {}", rounds % 500),
+                format!("INSERT INTO price VALUES (-{rounds}, 'ss', {n})"),
+                format!("UPDATE IGNORE kind SET k = 'alpha' WHERE n = {n}"),
+                format!("INSERT INTO kind VALUES ('zeta', {}, 'new')", 20_000 + rounds),
+                format!("DELETE FROM kind WHERE n = {n} + 2"),
+                format!("INSERT INTO ticket VALUES (UUID(), {n})"),
+                format!("DELETE FROM ticket WHERE n = {n} + 3"),
+            ] {
+                mariadb::run(&mut client, &statement);
+            }
+            rounds += 1;
+        }
+        rounds
     }
 
     /// It follows, and stops at what the source does then, with these words.
@@ -129,6 +176,43 @@ fn c02_cuts_fit_the_log_under_load() {
     assert!(tally.committed > 100 && report.rows() > 3_000, "{tally}\n{report}");
 }
 
+/// MariaDB keeps one variable for what it tells all of them, so that answers get mixed up.
+#[test]
+fn c02_others_ask_for_the_place_of_their_snapshots_as_well() {
+    let across = Across::start();
+    across.on_source(&[
+        "CREATE TABLE t (id INT PRIMARY KEY, n INT, note TEXT)",
+        "INSERT INTO t SELECT seq, 0, 'note' FROM seq_1_to_30000",
+    ]);
+    let is_over = AtomicBool::new(false);
+    let ask = &|is_dump: bool| {
+        let mut other = across.source.client(NAME);
+        while !is_over.load(Ordering::Relaxed) {
+            if is_dump {
+                mariadb::run(&mut other, "START TRANSACTION WITH CONSISTENT SNAPSHOT");
+            }
+            (0..5).for_each(|_| mariadb::run(&mut other, "SHOW STATUS LIKE 'binlog_snapshot_%'"));
+        }
+    };
+    thread::scope(|scope| {
+        // As a dump does, and as a monitor.
+        for is_dump in [true, true, true, false] {
+            scope.spawn(move || ask(is_dump));
+        }
+        // Each transaction has a row in each chunk.
+        let load = Load { writers: 2, pause_ms_max: 1, ..Load::default() };
+        let writers = market::repeat(&across.source, NAME, load, |rng| {
+            vec![format!("UPDATE t SET n = n + 1 WHERE id % 1000 = {}", rng.u32(0..1000))]
+        });
+        let copied = across.stage.run_command(&["--until", "copied"]).output();
+        writers.stop();
+        is_over.store(true, Ordering::Relaxed);
+        copied.assert_code(0);
+    });
+    across.stage.caught_up();
+    across.stage.assert_equal();
+}
+
 /// Without checksums events are shorter, and nothing else tells a whole one from the middle of another.
 #[test]
 fn c02_cuts_fit_a_log_without_checksums() {
@@ -146,6 +230,74 @@ fn c02_cuts_fit_a_log_without_checksums() {
     writers.stop();
     across.stage.caught_up();
     let across = Across { stage: across.stage.via(Some(across.source.url(NAME)), None), ..across };
+    across.stage.assert_equal();
+}
+
+/// A definition is locked while a chunk is read, and not until the snapshot is given up.
+#[test]
+fn c08_a_table_that_was_read_may_be_emptied_before_the_wave_is_over() {
+    let across = Across::start();
+    across.on_source(&[
+        "CREATE TABLE first (k VARCHAR(40) COLLATE utf8mb4_general_ci PRIMARY KEY, note VARCHAR(100))",
+        "INSERT INTO first SELECT MD5(seq), REPEAT('x', 100) FROM seq_1_to_30000",
+        // Smaller, and so read after it.
+        "CREATE TABLE last (k VARCHAR(40) COLLATE utf8mb4_general_ci PRIMARY KEY)",
+        "INSERT INTO last SELECT MD5(seq) FROM seq_1_to_100",
+    ]);
+    let mut run = across.stage.run(&["--until", "caught-up"]);
+    let mut target = postgres::connect(&across.stage.target);
+    wait::until("the tables are created", wait::LONG, || {
+        postgres::run(&mut target, "BEGIN");
+        let locked = target.simple_query("LOCK TABLE market.last IN ACCESS EXCLUSIVE MODE").is_ok();
+        if !locked {
+            postgres::run(&mut target, "ROLLBACK");
+        }
+        locked.then_some(())
+    });
+    across.stage.wait_rows(&mut run, 30_000);
+    let read = target.query_one("SELECT count(*) FROM market.last", &[]).expect("count the rows");
+    assert_eq!(read.get::<_, i64>(0), 0, "the wave is over before it is looked at");
+    across.on_source(&["SET lock_wait_timeout = 5", "TRUNCATE TABLE first"]);
+    postgres::run(&mut target, "COMMIT");
+    run.wait().assert_code(0);
+    across.stage.caught_up();
+    assert_eq!(across.stage.assert_equal().rows(), 100);
+}
+
+#[test]
+fn c10_keys_that_only_the_server_orders() {
+    let across = Across::start().ordered_by_the_server();
+    let stop = AtomicBool::new(false);
+    let rounds = thread::scope(|scope| {
+        let writer = scope.spawn(|| across.write_beside(&stop));
+        thread::sleep(Duration::from_millis(300));
+        across.stage.copied();
+        stop.store(true, Ordering::SeqCst);
+        writer.join().expect("the writer panicked")
+    });
+    let status = across.stage.status().expect("a status");
+    // Of a thousand rows each, as far as the server's estimates are right.
+    assert!(status["chunks_loaded"].as_u64() >= Some(20), "{status}");
+    across.stage.caught_up();
+    let report = across.stage.assert_equal();
+    assert!(rounds > 5 && report.rows() > 39_000, "{rounds} rounds\n{report}");
+}
+
+/// The borders of its chunks go with the process that had found them.
+#[test]
+fn p01_killed_while_keys_are_walked_that_only_the_server_orders() {
+    let across = Across::start().ordered_by_the_server();
+    for rows in [2_000, 12_000] {
+        let mut run = across.stage.run(&[]);
+        across.stage.wait_rows(&mut run, rows);
+        run.kill();
+        across.on_source(&[
+            "DELETE FROM word WHERE n % 7 = 0",
+            "INSERT IGNORE INTO word SELECT CONCAT(k, ' again'), n, 'new' FROM word WHERE n % 10 = 0",
+            "UPDATE kind SET note = 'seen' WHERE n % 3 = 0",
+        ]);
+    }
+    across.stage.caught_up();
     across.stage.assert_equal();
 }
 
@@ -318,24 +470,27 @@ fn check_names_what_stands_in_the_way() {
     let across = Across::start().table();
     across.on_source(&[
         "CREATE TABLE old (id INT PRIMARY KEY) ENGINE = Aria",
-        "CREATE TABLE named (name VARCHAR(9) PRIMARY KEY)",
+        "CREATE TABLE flagged (flags SET('1', '2', '3', '4', '5', '6', '7', '8', '9') PRIMARY KEY)",
+        "CREATE TABLE named (name VARCHAR(9), kind ENUM('b', 'a'), PRIMARY KEY (name, kind))",
         "CREATE VIEW seen AS SELECT id FROM t",
         "CREATE TABLE bare (word VARCHAR(9), text TEXT UNIQUE)",
     ]);
     let told = across.stage.command("check").output();
-    told.assert_code(2).assert_says(&[
+    let told = told.assert_code(2).assert_says(&[
         "MY-ENGINE",
         "market.old",
         "ENGINE = Aria",
         "MY-NO-KEY",
         "MY-KEY-ORDER",
-        "market.named",
+        "market.flagged",
         "MY-LEFT-OUT",
         "view seen",
         "MY-DURABLE",
         "MY-HASH-UNIQUE",
         "market.bare",
     ]);
+    assert!(!told.stdout.contains("market.named"), "it is copied in chunks\n{told}");
+    assert!(!told.stdout.contains("MY-LOCK"), "root may leave the log\n{told}");
 }
 
 #[test]

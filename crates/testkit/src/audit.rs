@@ -5,11 +5,13 @@
 //! Not here: anything but user rows. The migration's own records (`crossfade`, `_crossfade_*`) are left out.
 
 mod across;
+mod into_mariadb;
 mod mariadb;
 mod merge;
 mod postgres;
 mod sqlite;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 pub use merge::{Difference, Side};
@@ -32,21 +34,53 @@ pub struct Table {
 
 /// Compares two databases by their URLs: `postgres://…`, `mariadb://…` and `sqlite:path`.
 pub fn compare(source: &str, target: &str) -> Report {
-    if let Some(source) = mariadb::Side::open(source) {
-        return across::compare(source, target);
-    }
-    match (sqlite::path(source), sqlite::path(target)) {
-        (None, None) => postgres::compare(source, target),
-        (Some(source), Some(target)) => sqlite::compare(source, target),
-        (Some(source), None) => across::compare(sqlite::open(source), target),
-        (None, Some(_)) => panic!("nothing migrates from PostgreSQL to SQLite yet, so nothing audits it"),
+    use Engine::{Mariadb, Postgres, Sqlite};
+    match (Engine::of(source), Engine::of(target)) {
+        (Postgres, Postgres) => postgres::compare(source, target),
+        (Mariadb, Mariadb) => mariadb::compare(source, target),
+        (Sqlite, Sqlite) => sqlite::compare(sqlite::path(source), sqlite::path(target)),
+        (Mariadb, Postgres) => across::compare(mariadb::Side::open(source), target),
+        (Sqlite, Postgres) => across::compare(sqlite::open(sqlite::path(source)), target),
+        (Postgres, Mariadb) => into_mariadb::compare(postgres::Elsewhere::open(source), target),
+        (Sqlite, Mariadb) => into_mariadb::compare(sqlite::open(sqlite::path(source)), target),
+        (Postgres | Mariadb, Sqlite) => {
+            panic!("nothing migrates from a server to SQLite yet, so nothing audits it")
+        }
     }
 }
 
-/// What is on the target besides the rows: differences in indexes, constraints, triggers and sequences, as
-/// lines that people can read. PostgreSQL only.
+/// What is on the target besides the rows: differences in columns, indexes, constraints and counters, as lines that people
+/// can read. For two databases of one engine, PostgreSQL or MariaDB.
 pub fn compare_schema(source: &str, target: &str) -> Vec<String> {
-    postgres::compare_schema(source, target)
+    match (Engine::of(source), Engine::of(target)) {
+        (Engine::Postgres, Engine::Postgres) => postgres::compare_schema(source, target),
+        (Engine::Mariadb, Engine::Mariadb) => mariadb::compare_schema(source, target),
+        _ => panic!("nothing audits the schemas of {source} and {target}"),
+    }
+}
+
+enum Engine {
+    Postgres,
+    Mariadb,
+    Sqlite,
+}
+
+impl Engine {
+    fn of(url: &str) -> Engine {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("postgres" | "postgresql") => Engine::Postgres,
+            Some("mariadb" | "mysql") => Engine::Mariadb,
+            Some("sqlite") => Engine::Sqlite,
+            _ => panic!("of which engine is {url}?"),
+        }
+    }
+}
+
+/// What only one of them has, as lines.
+fn one_sided(source: &BTreeSet<String>, target: &BTreeSet<String>) -> Vec<String> {
+    let on_source = source.difference(target).map(|one| format!("only on source: {one}"));
+    let on_target = target.difference(source).map(|one| format!("only on target: {one}"));
+    on_source.chain(on_target).collect()
 }
 
 impl Report {

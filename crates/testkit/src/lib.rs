@@ -32,4 +32,4 @@ pub mod workload;
 
 pub use folder::Folder;
 pub use stage::{Pair, Stage};
-pub use workload::{Load, Tally, Writers, made, market, shop, till};
+pub use workload::{Load, Tally, Writers, kiosk, made, market, shop, till};

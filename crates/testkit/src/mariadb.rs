@@ -1,5 +1,7 @@
 //! Throwaway MariaDB servers on loopback.
 
+mod pair;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use crate::server::{Host, User};
 use crate::wait;
 
 pub use crate::server::Stop;
+pub use pair::Pair;
 
 const USER: User = User { name: "nobody", group: "nogroup" };
 const SERVER: &str = "/usr/sbin/mariadbd";
@@ -107,18 +110,7 @@ impl Server {
 
     /// A session; of no database when the name is empty.
     pub fn client(&self, database: &str) -> Conn {
-        let mut last = None;
-        wait::until("MariaDB accepts a connection", wait::LONG, || match Conn::new(self.options(database)) {
-            Ok(client) => Some(client),
-            Err(error) => {
-                let error = error.to_string();
-                if last.as_ref() != Some(&error) {
-                    eprintln!("MariaDB on port {}: {error}", self.host.port);
-                    last = Some(error);
-                }
-                None
-            }
-        })
+        open(&self.options(database))
     }
 
     /// Runs statements in a session of its own.
@@ -129,9 +121,7 @@ impl Server {
 
     /// The first cell of each row.
     pub fn list(&self, sql: &str) -> Vec<String> {
-        let rows: Vec<mysql::Row> =
-            self.client("").query(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
-        rows.iter().map(|row| row.get(0).expect("a first cell")).collect()
+        list(&mut self.client(""), sql)
     }
 
     pub fn create_database(&self, name: &str) {
@@ -214,6 +204,48 @@ fn options(port: u16, database: &str) -> Opts {
         .prefer_socket(false)
         .tcp_connect_timeout(Some(Duration::from_secs(5)))
         .into()
+}
+
+/// A session at a `mariadb://…` URL.
+pub fn connect(url: &str) -> Conn {
+    let (_, place) = url.split_once("://").expect("the URL of a server");
+    let options =
+        Opts::from_url(&format!("mysql://{place}")).unwrap_or_else(|error| panic!("{error}: {url}"));
+    // However little the server takes, what it has is read.
+    open(&OptsBuilder::from_opts(options).prefer_socket(false).max_allowed_packet(Some(1 << 30)).into())
+}
+
+/// Connects, waiting for a server that is being restarted.
+fn open(options: &Opts) -> Conn {
+    let mut last = None;
+    wait::until("MariaDB accepts a connection", wait::LONG, || match Conn::new(options.clone()) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            let error = error.to_string();
+            if last.as_ref() != Some(&error) {
+                eprintln!("MariaDB on port {}: {error}", options.get_tcp_port());
+                last = Some(error);
+            }
+            None
+        }
+    })
+}
+
+/// The first cell of each row, as text.
+#[track_caller]
+pub fn list(client: &mut Conn, sql: &str) -> Vec<String> {
+    let rows: Vec<mysql::Row> = client.query(sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    let cell = |row: &mysql::Row| row.get::<Option<String>, _>(0).expect("a first cell");
+    rows.iter().map(|row| cell(row).unwrap_or_else(|| "NULL".into())).collect()
+}
+
+/// The server's own sum over the bytes of a table's rows, whatever their order.
+#[track_caller]
+pub fn checksum(client: &mut Conn, table: &str) -> u64 {
+    let sql = format!("CHECKSUM TABLE {table}");
+    let answer: Option<(String, u64)> =
+        client.query_first(&sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+    answer.expect("a sum").1
 }
 
 /// Runs a statement and shows it when it fails.

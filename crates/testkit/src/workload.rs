@@ -1,9 +1,10 @@
-//! Applications in miniature that write all the time: [`shop`] to PostgreSQL, [`till`] to SQLite, [`market`] to
+//! Applications in miniature that write all the time: [`shop`] and [`kiosk`] to PostgreSQL, [`till`] to SQLite, [`market`] to
 //! MariaDB.
 //!
 //! Seeded: the same seed makes the same sequence of attempts in each writer. What is committed in which order
 //! is the server's affair, so a run is not repeatable to the row, and need not be: the oracle compares ends.
 
+pub mod kiosk;
 pub mod made;
 pub mod market;
 pub mod shop;

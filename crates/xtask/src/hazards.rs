@@ -1,7 +1,7 @@
 //! Which hazard was tried on which engine, and what came of it: a table, from the results of the tests themselves.
 //!
-//! A test belongs to a hazard by its name (`p03_…`), and to SQLite or MariaDB when its name or its file says so. Nothing here says
-//! that a hazard is held: only a test that passes does. What this module does say by itself is why a hazard
+//! A test belongs to a hazard by its name (`p03_…`), and to SQLite or MariaDB, source or target, when its name or its file says
+//! so. Nothing here says that a hazard is held: only a test that passes does. What this module does say by itself is why a hazard
 //! does not exist on an engine, and which refusal the tests of a hazard assert; that text must stand in their source.
 //! A hazard with neither test nor reason is "not tried", and the command fails.
 
@@ -42,6 +42,7 @@ const NOT_APPLICABLE: &[(&str, Engine, &str)] = &[
     ("T02", Engine::Sqlite, "triggers log whole rows: no cell is left out"),
     ("T04", Engine::Sqlite, "no replica identity"),
     ("P07", Engine::Sqlite, "no slot; a lock that is held is a busy database, tried again"),
+    ("P07", Engine::Mariadb, "no slot; a snapshot waits for no transaction that is open"),
 ];
 
 /// Hazards that are refused by design, on both engines where both have them, and the words that their tests assert.

@@ -21,7 +21,8 @@ cargo xtask VERB
 
   install                          brings what the tests need and the machine lacks: PostgreSQL 15, 13 and 18, MariaDB
   test [ARGS…]                     installs, then runs every test; ARGS go to the test runner
-  soak [--minutes N] [--seed S] [--release] [--schema FILE [--version V]]
+  soak [--minutes N] [--seed S] [--release] [--source postgres|mariadb|sqlite] [--target postgres|mariadb]
+       [--schema FILE [--version V]]
                                    writers, kills and restarts for N minutes (2), then compares every row; with
                                    --schema on tables of your own, from `pg_dump --schema-only`
   bench [NAME…] [--rounds N] [--scale F]

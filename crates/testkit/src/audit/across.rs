@@ -9,10 +9,10 @@ use super::Report;
 use super::merge::merge;
 use crate::postgres::connect;
 
-/// The side that is not PostgreSQL.
+/// The side that has been moved to another engine.
 pub(super) trait Source {
-    /// Where the target has the tables, besides `public`.
-    fn schema(&self) -> Option<String>;
+    /// Where a PostgreSQL target has the tables, besides `public`.
+    fn schema(&mut self) -> Option<String>;
 
     /// Each table with its columns.
     fn tables(&mut self) -> Vec<(String, Vec<String>)>;

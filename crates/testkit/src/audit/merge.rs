@@ -63,6 +63,16 @@ pub(crate) fn merge(
     table
 }
 
+/// A table that only one side has, or that the two have with other columns: that is one difference.
+pub(crate) fn unlike(name: &str, source: Option<&Vec<String>>, target: Option<&Vec<String>>) -> Table {
+    let say =
+        |only_on, columns: &Vec<String>| Difference { only_on, row: format!("({})", columns.join(", ")) };
+    let source = source.map(|columns| say(Side::Source, columns));
+    let target = target.map(|columns| say(Side::Target, columns));
+    let examples = source.into_iter().chain(target).collect();
+    Table { name: name.into(), rows_source: 0, rows_target: 0, differences: 1, examples }
+}
+
 /// A stream with its next row at hand. Unsorted input would make a comparison that finds nothing worthless.
 struct Ascending<'a> {
     rows: &'a mut dyn Iterator<Item = String>,

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 
-use postgres::Client;
+use postgres::{Client, SimpleQueryMessage};
 
-use super::merge::{Difference, Side, merge};
-use super::{Report, Table};
+use super::across::Source;
+use super::merge::{merge, unlike};
+use super::{Report, one_sided};
 use crate::postgres::{connect, run};
 
 /// Every value's text must say everything about it, and must not depend on who asks.
@@ -14,9 +15,10 @@ const EXACT: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET inter
     SET extra_float_digits = 3; SET bytea_output = 'hex'; SET xmloption = 'content'; \
     SET statement_timeout = 0; SET search_path = ''; SET row_security = off; SET lc_monetary = 'C'";
 
-/// Tables that hold rows themselves, so partitions and not their roots; extensions' and our own are left out.
+/// Tables that hold rows themselves, so partitions and not their roots; extensions' and our own are left out. With their
+/// columns, generated ones where it is asked for them.
 const TABLES: &str = "SELECT n.nspname::text, c.relname::text,
-       array_agg(a.attname::text ORDER BY a.attname COLLATE \"C\") FILTER (WHERE a.attnum > 0 AND NOT a.attisdropped)
+       array_agg(a.attname::text ORDER BY a.attname COLLATE \"C\") FILTER (WHERE a.attnum > 0 AND NOT a.attisdropped AND ($1 OR a.attgenerated = ''))
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
@@ -58,7 +60,7 @@ type Name = (String, String);
 
 pub(super) fn compare(source: &str, target: &str) -> Report {
     let (mut source, mut target) = (open(source), open(target));
-    let (on_source, on_target) = (tables(&mut source), tables(&mut target));
+    let (on_source, on_target) = (tables(&mut source, true), tables(&mut target, true));
     let names: BTreeSet<&Name> = on_source.keys().chain(on_target.keys()).collect();
     let tables = names
         .into_iter()
@@ -67,7 +69,7 @@ pub(super) fn compare(source: &str, target: &str) -> Report {
                 let shown = format!("{}.{}", name.0, name.1);
                 merge(&shown, rows(&mut source, name, columns), rows(&mut target, name, columns))
             }
-            (left, right) => unlike(name, left, right),
+            (left, right) => unlike(&format!("{}.{}", name.0, name.1), left, right),
         })
         .collect();
     Report { tables }
@@ -75,10 +77,7 @@ pub(super) fn compare(source: &str, target: &str) -> Report {
 
 pub(super) fn compare_schema(source: &str, target: &str) -> Vec<String> {
     let (mut source, mut target) = (open(source), open(target));
-    let (left, right) = (objects(&mut source), objects(&mut target));
-    let mut found: Vec<String> =
-        left.difference(&right).map(|one| format!("only on source: {one}")).collect();
-    found.extend(right.difference(&left).map(|one| format!("only on target: {one}")));
+    let mut found = one_sided(&objects(&mut source), &objects(&mut target));
     let reached: BTreeMap<String, i64> =
         target.query(SEQUENCES, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
     for row in source.query(SEQUENCES, &[]).unwrap() {
@@ -92,14 +91,56 @@ pub(super) fn compare_schema(source: &str, target: &str) -> Vec<String> {
     found
 }
 
+/// A database whose tables went to another engine, which has no schemas.
+pub(super) struct Elsewhere {
+    client: Client,
+    schemas: BTreeMap<String, String>,
+}
+
+impl Elsewhere {
+    pub(super) fn open(url: &str) -> Elsewhere {
+        let mut client = open(url);
+        // The text of an interval is all that another engine can have of it.
+        run(&mut client, "SET intervalstyle = 'postgres'");
+        Elsewhere { client, schemas: BTreeMap::new() }
+    }
+}
+
+impl Source for Elsewhere {
+    fn schema(&mut self) -> Option<String> {
+        None
+    }
+
+    fn tables(&mut self) -> Vec<(String, Vec<String>)> {
+        // Another engine is not given what it cannot compute.
+        let tables = tables(&mut self.client, false);
+        for (schema, table) in tables.keys() {
+            let other = self.schemas.insert(table.clone(), schema.clone());
+            assert_eq!(other, None, "two tables {table} cannot be one");
+        }
+        tables.into_iter().map(|((_, table), columns)| (table, columns)).collect()
+    }
+
+    fn rows(&mut self, table: &str, columns: &[String]) -> Vec<Vec<Option<String>>> {
+        let list = columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
+        let sql = format!("SELECT {list} FROM ONLY {}.{}", quoted(&self.schemas[table]), quoted(table));
+        let messages = self.client.simple_query(&sql).unwrap_or_else(|error| panic!("{error}\n{sql}"));
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.map(|row| (0..columns.len()).map(|at| row.get(at).map(str::to_owned)).collect()).collect()
+    }
+}
+
 fn open(url: &str) -> Client {
     let mut client = connect(url);
     run(&mut client, EXACT);
     client
 }
 
-fn tables(client: &mut Client) -> BTreeMap<Name, Vec<String>> {
-    let rows = client.query(TABLES, &[]).expect("list the tables");
+fn tables(client: &mut Client, generated: bool) -> BTreeMap<Name, Vec<String>> {
+    let rows = client.query(TABLES, &[&generated]).expect("list the tables");
     rows.iter()
         .map(|row| ((row.get(0), row.get(1)), row.get::<_, Option<Vec<String>>>(2).unwrap_or_default()))
         .collect()
@@ -147,22 +188,6 @@ fn unescaped(line: &str) -> String {
         });
     }
     text
-}
-
-fn unlike(name: &Name, source: Option<&Vec<String>>, target: Option<&Vec<String>>) -> Table {
-    let say =
-        |only_on, columns: &Vec<String>| Difference { only_on, row: format!("({})", columns.join(", ")) };
-    Table {
-        name: format!("{}.{}", name.0, name.1),
-        rows_source: 0,
-        rows_target: 0,
-        differences: 1,
-        examples: source
-            .map(|columns| say(Side::Source, columns))
-            .into_iter()
-            .chain(target.map(|columns| say(Side::Target, columns)))
-            .collect(),
-    }
 }
 
 fn quoted(name: &str) -> String {

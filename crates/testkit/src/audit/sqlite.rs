@@ -6,14 +6,14 @@ use std::time::Duration;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
+use super::Report;
 use super::across::{Source, hex};
-use super::merge::{Difference, Side, merge};
-use super::{Report, Table};
+use super::merge::{merge, unlike};
 
 /// The file of a `sqlite:path` URL.
-pub(crate) fn path(url: &str) -> Option<&str> {
-    let path = url.strip_prefix("sqlite:")?;
-    Some(path.strip_prefix("//").unwrap_or(path))
+pub(crate) fn path(url: &str) -> &str {
+    let path = url.strip_prefix("sqlite:").expect("the URL of a file");
+    path.strip_prefix("//").unwrap_or(path)
 }
 
 pub(super) fn compare(source: &str, target: &str) -> Report {
@@ -33,7 +33,7 @@ pub(super) fn compare(source: &str, target: &str) -> Report {
 }
 
 impl Source for Connection {
-    fn schema(&self) -> Option<String> {
+    fn schema(&mut self) -> Option<String> {
         None
     }
 
@@ -106,22 +106,6 @@ fn cell(column: &str) -> String {
     format!(
         "typeof({column}) || ' ' || CASE typeof({column}) WHEN 'text' THEN hex({column}) ELSE quote({column}) END"
     )
-}
-
-fn unlike(name: &str, source: Option<&Vec<String>>, target: Option<&Vec<String>>) -> Table {
-    let say =
-        |only_on, columns: &Vec<String>| Difference { only_on, row: format!("({})", columns.join(", ")) };
-    Table {
-        name: name.into(),
-        rows_source: 0,
-        rows_target: 0,
-        differences: 1,
-        examples: source
-            .map(|columns| say(Side::Source, columns))
-            .into_iter()
-            .chain(target.map(|columns| say(Side::Target, columns)))
-            .collect(),
-    }
 }
 
 fn quoted(name: &str) -> String {

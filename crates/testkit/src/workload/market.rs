@@ -47,8 +47,19 @@ pub fn create(server: &Server, database: &str, rows: u32) {
 
 /// Starts writers on a database that [`create`] has made.
 pub fn write(server: &Server, database: &str, load: Load) -> Writers {
+    repeat(server, database, load, move |rng| transaction(rng, load.truncate))
+}
+
+/// Starts writers that make up one transaction after another. A transaction is its statements, with its own `BEGIN` and
+/// `COMMIT` where it has several.
+pub fn repeat(
+    server: &Server,
+    database: &str,
+    load: Load,
+    plan: impl Fn(&mut Rng) -> Vec<String> + Clone + Send + 'static,
+) -> Writers {
     let options = server.options(database);
-    Writers::spawn(load, move |rng, stop| work(&options, load, rng, stop))
+    Writers::spawn(load, move |rng, stop| work(&options, load, rng, &plan, stop))
 }
 
 /// One to six steps, some of them undone by a savepoint; most are committed.
@@ -72,7 +83,13 @@ fn transaction(rng: &mut Rng, truncate: bool) -> Vec<String> {
     statements
 }
 
-fn work(options: &mysql::Opts, load: Load, mut rng: Rng, stop: &AtomicBool) -> Tally {
+fn work(
+    options: &mysql::Opts,
+    load: Load,
+    mut rng: Rng,
+    plan: &impl Fn(&mut Rng) -> Vec<String>,
+    stop: &AtomicBool,
+) -> Tally {
     let mut tally = Tally::default();
     let mut client = None;
     while !stop.load(Ordering::SeqCst) {
@@ -84,7 +101,7 @@ fn work(options: &mysql::Opts, load: Load, mut rng: Rng, stop: &AtomicBool) -> T
             }
             continue;
         };
-        let statements = transaction(&mut rng, load.truncate);
+        let statements = plan(&mut rng);
         match transact(session, &statements) {
             Ok(()) if statements.last().is_some_and(|last| last == "ROLLBACK") => tally.rolled_back += 1,
             Ok(()) => tally.committed += 1,

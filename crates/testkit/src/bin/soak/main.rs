@@ -1,4 +1,5 @@
 //! The long test: writers all the time, the migration killed every few seconds, servers restarted now and then.
+//! Between any two engines that a migration may be between.
 //!
 //! In rounds: each migrates a fresh database, so that copying is under fire as often as following. At the end
 //! of a round the writers stop, the migration catches up, and every table is compared as a multiset.
@@ -7,16 +8,22 @@
 
 #![expect(clippy::expect_used, reason = "a fault in the kit is a failed test")]
 
+mod options;
+mod side;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use testkit::crossfade::Finished;
 use testkit::made::{self, Made, Tried};
-use testkit::postgres::{Server, Stop};
-use testkit::{Load, Pair, Stage, Tally, Writers, audit, shop};
+use testkit::postgres::Stop;
+use testkit::{Load, Stage, Tally, Writers, audit};
+
+use options::{Options, USAGE};
+use side::Side;
 
 /// Each round copies anew; longer ones follow for longer.
 const ROUND: std::ops::Range<u64> = 40..90;
@@ -25,26 +32,21 @@ fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(reason) => {
-            eprintln!(
-                "error: {reason}\nusage: soak --crossfade PATH [--minutes N] [--seed S] [--schema FILE] [--version V]"
-            );
+            eprintln!("error: {reason}\nusage: {USAGE}");
             return ExitCode::FAILURE;
         }
     };
-    println!("soak: seed {}, {} minutes", options.seed, options.minutes);
+    let Options { minutes, seed, .. } = options;
+    println!("soak: {:?} to {:?}, seed {seed}, {minutes} minutes", options.source, options.target);
     let mut soak = Soak {
-        // With fsync, as people run them.
-        pair: Pair {
-            source: Server::version(options.version).start(),
-            target: Server::version(options.version).start(),
-        },
-        rng: Rng::with_seed(options.seed),
+        source: Side::start(options.source, options.version),
+        target: Side::start(options.target, options.version),
+        rng: Rng::with_seed(seed),
         sum: Sum::default(),
-        crossfade: options.crossfade,
-        schema: options.schema,
         tried: BTreeMap::new(),
+        options,
     };
-    let end = Instant::now() + Duration::from_secs(options.minutes * 60);
+    let end = Instant::now() + Duration::from_secs(minutes * 60);
     let mut failure = None;
     while failure.is_none() && (soak.sum.rounds == 0 || Instant::now() < end) {
         let left = end.saturating_duration_since(Instant::now());
@@ -54,55 +56,16 @@ fn main() -> ExitCode {
     soak.show_tables();
     let Sum { rounds, tally, rows, kills, stops, restarts, peak_kib, differences } = soak.sum;
     println!(
-        "soak: seed {}, {rounds} rounds, transactions: {tally}; {kills} kills, {stops} stops, \
+        "soak: seed {seed}, {rounds} rounds, transactions: {tally}; {kills} kills, {stops} stops, \
          {restarts} server restarts, {rows} rows compared, peak memory {} MiB, differences: {differences}",
-        options.seed,
         peak_kib / 1024
     );
     match failure {
         None => ExitCode::SUCCESS,
         Some(reason) => {
-            eprintln!("soak failed (seed {}): {reason}", options.seed);
+            eprintln!("soak failed (seed {seed}): {reason}");
             ExitCode::FAILURE
         }
-    }
-}
-
-struct Options {
-    crossfade: String,
-    minutes: u64,
-    seed: u64,
-    schema: Option<PathBuf>,
-    version: u32,
-}
-
-impl Options {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-        let mut options = Options {
-            crossfade: String::new(),
-            minutes: 2,
-            seed: fastrand::u64(..1_000_000),
-            schema: None,
-            version: 15,
-        };
-        while let Some(flag) = args.next() {
-            let value = args.next().ok_or_else(|| format!("{flag} needs a value"))?;
-            let number = || value.parse::<u64>().map_err(|error| format!("{flag} {value}: {error}"));
-            match flag.as_str() {
-                "--crossfade" => options.crossfade = value,
-                "--schema" => options.schema = Some(value.into()),
-                "--version" => {
-                    options.version = value.parse().map_err(|error| format!("{flag} {value}: {error}"))?;
-                }
-                "--minutes" => options.minutes = number()?,
-                "--seed" => options.seed = number()?,
-                _ => return Err(format!("there is no flag {flag}")),
-            }
-        }
-        if let Some(path) = options.schema.as_ref().filter(|path| !path.is_file()) {
-            return Err(format!("there is no file {}", path.display()));
-        }
-        if options.crossfade.is_empty() { Err("--crossfade is missing".into()) } else { Ok(options) }
     }
 }
 
@@ -119,11 +82,11 @@ struct Sum {
 }
 
 struct Soak {
-    pair: Pair,
+    options: Options,
+    source: Side,
+    target: Side,
     rng: Rng,
     sum: Sum,
-    crossfade: String,
-    schema: Option<PathBuf>,
     /// What came of the statements on each table of the schema, over all rounds.
     tried: BTreeMap<String, Tried>,
 }
@@ -131,17 +94,19 @@ struct Soak {
 impl Soak {
     fn round(&mut self, length: Duration) -> Result<(), String> {
         self.sum.rounds += 1;
-        let mut stage = self.pair.stage(&self.crossfade);
+        let name = format!("soak{}", self.sum.rounds);
+        let (source, target) = (self.source.create(&name), self.target.create(&name));
+        let mut stage = Stage::new(&self.options.crossfade, &name, source, target);
         let many_cuts = self.rng.bool();
         if many_cuts {
             stage = stage.many_cuts();
         }
         let load = Load { seed: self.rng.u64(..), truncate: self.rng.bool(), ..Load::default() };
         println!("round {}: {} s, many cuts: {many_cuts}, {load:?}", self.sum.rounds, length.as_secs());
-        let (writers, made) = match self.schema.clone() {
+        let (writers, made) = match self.options.schema.clone() {
             None => {
-                shop::create(&stage.source, self.rng.u32(2_000..10_000));
-                (shop::write(&stage.source, load), None)
+                let rows = self.rng.u32(2_000..10_000);
+                (self.source.write(&name, rows, load, self.options.target), None)
             }
             Some(schema) => {
                 self.write_to(&schema, &stage, load).map(|(writers, made)| (writers, Some(made)))?
@@ -176,13 +141,15 @@ impl Soak {
         if report.differences() > 0 || report.rows() == 0 {
             return Err(format!("source and target differ\n{report}"));
         }
-        self.clear(&stage);
+        self.source.clear(&name);
+        self.target.clear(&name);
         Ok(())
     }
 
     /// Loads the schema, fills its tables, and starts writers on them.
     fn write_to(&mut self, schema: &Path, stage: &Stage, load: Load) -> Result<(Writers, Made), String> {
-        let refused = made::load([&self.pair.source, &self.pair.target], &stage.name, schema);
+        let servers = [&self.source, &self.target].map(|side| side.postgres().expect("a PostgreSQL server"));
+        let refused = made::load(servers, &stage.name, schema);
         for line in &refused {
             println!("not loaded: {line}");
         }
@@ -223,16 +190,10 @@ impl Soak {
         let mut run = stage.run(&["--apply", apply, "--slice-bytes", slice]);
         self.nap(100..5_000);
         match self.rng.u8(0..12) {
-            0 => {
+            side @ (0 | 1) => {
                 let how = self.way_to_stop();
-                self.pair.source.restart(how);
-                self.sum.restarts += 1;
-                self.nap(500..3_000);
-            }
-            1 => {
-                let how = self.way_to_stop();
-                self.pair.target.restart(how);
-                self.sum.restarts += 1;
+                let side = if side == 0 { &mut self.source } else { &mut self.target };
+                self.sum.restarts += u64::from(side.restart(how));
                 self.nap(500..3_000);
             }
             2 => {
@@ -261,20 +222,6 @@ impl Soak {
 
     fn nap(&mut self, range_ms: std::ops::Range<u64>) {
         std::thread::sleep(Duration::from_millis(self.rng.u64(range_ms)));
-    }
-
-    /// The next round needs the room, and a slot that nobody reads would keep the log for ever.
-    fn clear(&self, stage: &Stage) {
-        let name = &stage.name;
-        let slots = format!(
-            "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = '{name}' AND active;
-             SELECT pg_sleep(0.5);
-             SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{name}'"
-        );
-        self.pair.source.run("postgres", &slots);
-        for server in [&self.pair.source, &self.pair.target] {
-            server.run("postgres", &format!("DROP DATABASE \"{name}\" WITH (FORCE)"));
-        }
     }
 }
 
