@@ -70,7 +70,15 @@ impl Select {
 }
 
 fn stored(table: &Table) -> String {
-    sql::list(table.stored(), |at| sql::ident(&table.columns[at].name))
+    sql::list(table.stored(), |at| {
+        let (name, declared) = (sql::ident(&table.columns[at].name), &table.columns[at].type_name);
+        match declared.starts_with("enum(") && declared.contains("''") {
+            // A value without a label is shown as empty text. No label ends with a space, so where there is an empty one
+            // the two are told apart, and the one is refused.
+            true => format!("IF({name} = 0, 'no label ', {name})"),
+            false => name,
+        }
+    })
 }
 
 fn ordered(key: &[KeyColumn]) -> String {

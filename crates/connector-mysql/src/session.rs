@@ -9,7 +9,7 @@ use crate::wire::Client;
 /// Times are UTC, and no timer of the server's ends a session that waits for us. `NO_BACKSLASH_ESCAPES` would change what
 /// our literals mean, `ANSI_QUOTES` what our names mean.
 const COMMON: &str = "SET NAMES utf8mb4, time_zone = '+00:00', wait_timeout = 86400, net_read_timeout = 3600, \
-     net_write_timeout = 3600";
+     net_write_timeout = 3600, completion_type = NO_CHAIN";
 
 /// In front of what reads rows, so that a look at the sessions at work tells ours from the application's. A comment of this
 /// kind reaches the server as it is.

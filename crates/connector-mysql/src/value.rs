@@ -42,9 +42,13 @@ impl DecodeError {
     pub(crate) fn into_error(self, operation: &'static str) -> Error {
         let (kind, hint) = match &self {
             DecodeError::Short { .. } | DecodeError::Malformed { .. } => (ErrorKind::Corrupt, None),
-            DecodeError::Differs { .. } | DecodeError::Label { .. } => {
-                (ErrorKind::Schema, Some("was the column altered while the migration ran?"))
-            }
+            DecodeError::Differs { .. } | DecodeError::Label { .. } => (
+                ErrorKind::Schema,
+                Some(
+                    "was the column altered while the migration ran? A value without a label, and one whose label has characters \
+                     beyond U+FFFF, cannot be carried over: the server does not tell them",
+                ),
+            ),
             DecodeError::Unsupported(_) => (
                 ErrorKind::Schema,
                 Some("change the column on the source to a type that can be read, or leave the table out"),
@@ -354,10 +358,13 @@ fn text(charset: &Charset, bytes: Bytes) -> Result<Value, DecodeError> {
     Ok(Value::Text(charset.decode(bytes)?))
 }
 
-/// The label of this number. Number 0 is what a server stores for a value that is none of the labels, and shows as `''`.
+/// The label of this number. Number 0 is what a server stores for a value that is none of the labels, and shows as `''`: where
+/// that is a label as well, it is no value that could be told from it.
 fn member(cells: &mut &[u8], bytes: usize, labels: &[String]) -> Result<Value, DecodeError> {
     let number = natural(take(cells, bytes, "an ENUM")?);
-    let Some(at) = number.checked_sub(1) else { return Ok(Value::text("")) };
+    let Some(at) = number.checked_sub(1).or_else(|| has(labels, b"").then_some(u64::MAX)) else {
+        return Ok(Value::text(""));
+    };
     match usize::try_from(at).ok().and_then(|at| labels.get(at)) {
         Some(label) => Ok(Value::text(label.as_str())),
         None => Err(DecodeError::Label { found: format!("the number {number}") }),
