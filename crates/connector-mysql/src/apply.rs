@@ -202,6 +202,8 @@ impl MysqlApplier {
 
     /// In place, and if rows collide there, another way.
     async fn net(&mut self, net: &Net) -> Applied {
+        // What was sent before is not undone by going back to the savepoint, so a collision of it is not one of these rows'.
+        self.land().await?;
         self.queue_text(net.table, SAVEPOINT).await?;
         let written = match self.queue_net(net).await {
             Ok(()) => self.land().await,

@@ -180,7 +180,7 @@ fn from_text<'a>(column: &Column, target: &ColumnType, text: &'a [u8]) -> Option
     let when = |fits: bool| fits.then_some(Param::Bytes(text));
     match target {
         ColumnType::Integer { .. } | ColumnType::Year | ColumnType::Bit { .. } => {
-            let param = if is_number { number(text) } else { boolean(column.kind, text) }?;
+            let param = if is_number { number(text) } else { boolean(column, text) }?;
             let fits = |integer: i64| is_integer(column.kind, target, integer);
             (!matches!(param, Param::Integer(integer) if !fits(integer))).then_some(param)
         }
@@ -200,9 +200,16 @@ fn from_text<'a>(column: &Column, target: &ColumnType, text: &'a [u8]) -> Option
         ColumnType::Json | ColumnType::JsonText { .. } => when(is_text),
         ColumnType::Enum { labels, .. } => when(is_label(labels, text)),
         ColumnType::Set { labels, .. } => {
-            when(text.is_empty() || text.split(|byte| *byte == b',').all(|part| is_label(labels, part)))
+            // In the order of the labels, and each once: the server would put them so.
+            let places: Option<Vec<usize>> = text
+                .split(|byte| *byte == b',')
+                .map(|part| labels.iter().position(|label| label.as_bytes() == part))
+                .collect();
+            when(text.is_empty() || places.is_some_and(|places| places.is_sorted_by(|a, b| a < b)))
         }
-        ColumnType::Binary { .. } | ColumnType::VarBinary | ColumnType::Blob if !is_text => {
+        ColumnType::Binary { .. } | ColumnType::VarBinary | ColumnType::Blob
+            if !is_text && column.type_id != 0 =>
+        {
             let pairs = hex(text.strip_prefix(b"\\x")?)?;
             has_bytes(target, pairs.len()).then_some(Param::Hex(pairs))
         }
@@ -227,8 +234,10 @@ fn number(text: &[u8]) -> Option<Param<'static>> {
     parse(text).map(Param::Integer).or_else(|| parse(text).map(Param::Unsigned))
 }
 
-fn boolean(kind: Kind, text: &[u8]) -> Option<Param<'static>> {
-    match (kind, text) {
+/// As PostgreSQL prints them; a text of another engine is none.
+fn boolean(column: &Column, text: &[u8]) -> Option<Param<'static>> {
+    match (column.kind, text) {
+        _ if column.type_id == 0 => None,
         (Kind::Boolean, b"t") => Some(Param::Integer(1)),
         (Kind::Boolean, b"f") => Some(Param::Integer(0)),
         _ => None,

@@ -71,7 +71,8 @@ fn type_for(column: &Column, room: &Room, family: Family) -> String {
         // TIMESTAMP ends in 2038. What has a time zone is in UTC.
         Kind::Timestamp | Kind::TimestampTz => "DATETIME(6)",
         // MariaDB's UUID takes only those whose version and variant it knows.
-        Kind::Uuid => "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin",
+        // A CHAR is padded, so that keys of it could meet.
+        Kind::Uuid => "VARCHAR(36)",
         Kind::Blob => match room.indexed {
             Some(bytes) => return format!("VARBINARY({bytes})"),
             None => "LONGBLOB",
@@ -132,7 +133,7 @@ fn width(kind: Kind) -> Option<usize> {
         Kind::Boolean => Some(1),
         Kind::Date => Some(3),
         Kind::Time => Some(6),
-        Kind::Uuid => Some(36),
+        Kind::Uuid => Some(36 * CHARACTER_BYTES),
         Kind::Text | Kind::Blob | Kind::Json | Kind::Native => None,
     }
 }
@@ -206,7 +207,7 @@ mod tests {
         let kinds = [Kind::Unsigned, Kind::Numeric, Kind::TimestampTz, Kind::Json, Kind::Uuid, Kind::Native];
         let columns = kinds.map(|kind| column("c", kind, 0, -1)).to_vec();
         let table = table(columns, &[], &[]);
-        let uuid = "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin";
+        let uuid = "VARCHAR(36)";
         for (version, json) in [("10.11.6-MariaDB", "JSON"), ("8.4.3", "LONGTEXT")] {
             let expected = ["BIGINT UNSIGNED", "DECIMAL(65,30)", "DATETIME(6)", json, uuid, "LONGTEXT"];
             assert_eq!(types(&table, Family::parse(version)), expected, "{version}");

@@ -89,7 +89,7 @@ async fn gtids_at(client: &mut Client, at: &Coordinates) -> Result<Option<GtidPo
     parsed.map_err(|error| error.during("ask which transactions lie before a place in the log"))
 }
 
-async fn log_end(client: &mut Client) -> Result<Coordinates> {
+pub(crate) async fn log_end(client: &mut Client) -> Result<Coordinates> {
     let row = Cells::first(client.query("SHOW MASTER STATUS").await?);
     Coordinates::new(row.text(0)?, row.parse(1)?, GtidPosition::default())
         .map_err(|error| error.during("read the end of the log"))

@@ -79,6 +79,10 @@ pub(crate) async fn without_log(client: &mut Client) -> Result<bool> {
 /// it again.
 fn rewritten(error: Error) -> Error {
     match error::number(&error) {
+        // Only for the table's definition does such a read ever wait.
+        Some(1205) => Error { kind: ErrorKind::Schema, ..error }.retry(Retry::Later).hint(
+            "another session holds the table's definition (LOCK TABLES, or an ALTER that waits for its turn); it is read in the next wave",
+        ),
         Some(1412) => {
             error.retry(Retry::Later).hint("the table was rewritten while it was read; it is read again")
         }

@@ -2,14 +2,16 @@
 
 use connector::Result;
 
+use crate::error::number;
 use crate::token;
 use crate::url::Settings;
 use crate::wire::Client;
 
 /// Times are UTC, and no timer of the server's ends a session that waits for us. `NO_BACKSLASH_ESCAPES` would change what
-/// our literals mean, `ANSI_QUOTES` what our names mean.
+/// our literals mean, `ANSI_QUOTES` what our names mean. A limit that the server puts on each SELECT would cut a chunk short, and end
+/// it as its end.
 const COMMON: &str = "SET NAMES utf8mb4, time_zone = '+00:00', wait_timeout = 86400, net_read_timeout = 3600, \
-     net_write_timeout = 3600, completion_type = NO_CHAIN";
+     net_write_timeout = 3600, completion_type = NO_CHAIN, sql_select_limit = 18446744073709551615";
 
 /// In front of what reads rows, so that a look at the sessions at work tells ours from the application's. A comment of this
 /// kind reaches the server as it is.
@@ -41,11 +43,19 @@ pub(crate) async fn reading(settings: &Settings) -> Result<Client> {
 const EXACTLY: &str = "SET sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION', \
      foreign_key_checks = 0, unique_checks = 1, sql_safe_updates = 0, sql_notes = 1, innodb_lock_wait_timeout = 30, lock_wait_timeout = 50";
 
+/// `ER_UNKNOWN_SYSTEM_VARIABLE`
+const UNKNOWN_VARIABLE: u16 = 1193;
+
 /// For a target's records, while there may be none yet.
 pub(crate) async fn keeping(settings: &Settings) -> Result<Client> {
     let mut client = Client::connect(settings).await?;
     client.doing("set up a session").execute(COMMON).await?;
     client.execute(EXACTLY).await?;
+    // What is cut off without an error is told by a note; newer servers can be set to leave such notes out.
+    match client.execute("SET note_verbosity = 'basic'").await {
+        Err(error) if number(&error) == Some(UNKNOWN_VARIABLE) => {}
+        set => drop(set?),
+    }
     client.execute(client.family().unlimited()).await?;
     // No locks between rows, on which lanes would wait for each other.
     client.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE").await?;

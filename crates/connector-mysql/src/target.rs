@@ -173,6 +173,10 @@ fn takes<'a>(table: &Table, at: usize, there: &'a Table) -> std::result::Result<
     if found.generated {
         return Err("the target computes it");
     }
+    let rounding = rounding(found);
+    if rounding.is_some() && rounding != self::rounding(column) {
+        return Err("it is rounded to the digits that it declares, without a word");
+    }
     // Into a TIMESTAMP and an AUTO_INCREMENT column that is NOT NULL the server writes a value of its own in place of NULL,
     // whatever sql_mode says.
     let is_key = table.key().is_some_and(|key| key.contains(&at));
@@ -180,6 +184,14 @@ fn takes<'a>(table: &Table, at: usize, there: &'a Table) -> std::result::Result<
         return Err("it is NOT NULL here, and may be NULL on the source");
     }
     Ok(found)
+}
+
+/// `float(7,2)` and `double(10,2)`, by their declaration: the server rounds to so many digits and does not say so.
+fn rounding(column: &Column) -> Option<&str> {
+    let declared = Declared::parse(&column.type_name).column_type;
+    let is_rounded =
+        (declared.starts_with("float(") || declared.starts_with("double(")) && declared.contains(',');
+    is_rounded.then_some(declared)
 }
 
 fn same_column(a: &str, b: &str) -> bool {
@@ -350,6 +362,7 @@ mod tests {
             ("datetime(6)", "datetime", true),
             ("decimal(10,4)", "decimal(10,2)", true),
             ("double", "float", true),
+            ("double(10,2)", "double(10,2)", false),
             ("int(10) unsigned", "int(11)", true),
             ("int(10) unsigned", "int(11) unsigned zerofill", false),
             (
@@ -369,6 +382,22 @@ mod tests {
             here.columns[0].type_id = 23;
             assert!(differences(&here, &with(target), &charsets).is_empty());
         }
+    }
+
+    #[test]
+    fn what_rounds_without_a_word_is_refused() {
+        let charsets = Charsets::default();
+        let with = |type_name: &str| table("t", &[], vec![column("c", type_name)]);
+        for (source, differ) in [("double", true), ("float(7,4)", true), ("float(7,2)", false)] {
+            assert_eq!(
+                differences(&with(source), &with("float(7,2)"), &charsets).is_empty(),
+                !differ,
+                "{source}"
+            );
+        }
+        let mut foreign = with("float8");
+        foreign.columns[0].type_id = 701;
+        assert!(!differences(&foreign, &with("double(10,2)"), &charsets).is_empty());
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub(crate) fn is_walkable(table: &Table, types: &[ColumnType]) -> bool {
 impl Walk {
     /// In steps of as many rows as fill `bytes`.
     pub(crate) fn new(table: &Table, types: Arc<[ColumnType]>, bytes: u64) -> Result<Walk> {
-        let row_bytes = (table.bytes / table.rows_estimate.unwrap_or(0).max(1)).max(32);
+        // The estimate may be far too low, and InnoDB keeps at most half a page of a row in its place.
+        let row_bytes = (table.bytes / table.rows_estimate.unwrap_or(0).max(1)).clamp(32, 8 << 10);
         Ok(Walk {
             key: key_column::of(table, &types)?,
             table: table.clone(),
@@ -238,7 +239,7 @@ mod tests {
         let block = |from, until| Range::Blocks { from, until };
         for (rows, bytes, chunk_bytes, step, ranges) in [
             (None, 0, 8 << 20, 262_144, vec![Range::Whole]),
-            (Some(0), 16_384, 8 << 20, 512, vec![Range::Whole]),
+            (Some(0), 16_384, 8 << 20, 1_024, vec![Range::Whole]),
             (Some(1_000), 100_000, 1, 1_000, vec![Range::Whole]),
             (Some(1_001), 100_000, 1, 1_000, vec![block(0, Some(1)), block(1, None)]),
             (

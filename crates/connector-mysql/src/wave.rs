@@ -24,7 +24,7 @@ use crate::snapshot_place::snapshot_place;
 use crate::url::Settings;
 use crate::walk::{self, Stretches, Walk};
 use crate::wire::Client;
-use crate::{error, key_column, place, readers, session};
+use crate::{error, key_column, place, reader, readers, session};
 
 /// A busy server commits between any two of our sessions; one reader is always enough.
 const ROUNDS_MAX: usize = 20;
@@ -95,11 +95,29 @@ async fn between_commits(settings: &Settings, count: usize) -> Result<(Vec<Clien
     for stage in ["START", "BLOCK_COMMIT"] {
         holder.execute(&format!("BACKUP STAGE {stage}")).await.map_err(unknown)?;
     }
-    let taken = snapshots(sessions).await?;
+    let clients = begun(sessions).await?;
+    // All that is in the log is visible, so its end is the place. What the server tells of a snapshot is not asked: behind a
+    // rotation it may be the old file's offset in the new file, a place that is still to come.
+    let at = reader::log_end(&mut holder).await?;
     // Refused when the session has been ended meanwhile, and the commits have gone on.
     holder.execute("BACKUP STAGE END").await?;
-    Ok(taken)
+    Ok((clients, at))
 }
+
+/// Begins a transaction in each of them.
+async fn begun(sessions: Vec<Client>) -> Result<Vec<Client>> {
+    let mut beginning = JoinSet::new();
+    for mut client in sessions {
+        beginning.spawn(async move {
+            client.doing(OPEN).execute(BEGIN).await?;
+            Ok(client)
+        });
+    }
+    all(beginning).await
+}
+
+const OPEN: &str = "open a wave of the copy";
+const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 /// Why the pause could not be had, and what helps.
 fn unknown(error: Error) -> Error {
@@ -147,7 +165,7 @@ async fn snapshots(mut sessions: Vec<Client>) -> Result<(Vec<Client>, Coordinate
         sessions = groups.into_iter().flatten().map(|snapshot| snapshot.client).collect();
     }
     let at = best.first().map(|first| first.at.clone());
-    let at = at.ok_or_else(|| Error::new(ErrorKind::Connect, "open a wave of the copy"))?;
+    let at = at.ok_or_else(|| Error::new(ErrorKind::Connect, OPEN))?;
     Ok((best.into_iter().map(|snapshot| snapshot.client).collect(), at))
 }
 
@@ -182,8 +200,7 @@ async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
 
 /// Ends the transaction before, if there is one.
 async fn begin(mut client: Client) -> Result<Snapshot> {
-    client.doing("open a wave of the copy");
-    client.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+    client.doing(OPEN).execute(BEGIN).await?;
     let (file, offset) = snapshot_place(&mut client).await?;
     let at = Coordinates::new(&file, offset, GtidPosition::default()).map_err(|error| error.during(FIT))?;
     Ok(Snapshot { client, at })

@@ -131,11 +131,13 @@ async fn keys(client: &mut Client, tables: &mut BTreeMap<u32, Table>) -> Result<
            pg_catalog.array_to_string(ARRAY(SELECT coalesce(a.attname::text, '') FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place) \
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
              WHERE k.place <= i.indnkeyatts ORDER BY k.place), E'\\x01'), \
-           pg_catalog.array_to_string(ARRAY(SELECT CASE WHEN k.collation_oid IN (950, 951) THEN 'C' WHEN k.collation_oid = 100 \
+           pg_catalog.array_to_string(ARRAY(SELECT CASE WHEN a.attcollation IS DISTINCT FROM k.collation_oid THEN NULL \
+                  WHEN k.collation_oid IN (950, 951) THEN 'C' WHEN k.collation_oid = 100 \
                   THEN (SELECT d.datcollate FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database() \
                     AND coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c') \
-                  END FROM unnest(i.indcollation::oid[]) WITH ORDINALITY k(collation_oid, place) \
-             ORDER BY k.place), E'\\x01', ''), \
+                  END FROM unnest(i.indcollation::oid[], i.indkey::int2[]) WITH ORDINALITY k(collation_oid, attnum, place) \
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+             WHERE k.place <= i.indnkeyatts ORDER BY k.place), E'\\x01', ''), \
            i.indisvalid AND i.indpred IS NULL, i.indimmediate \
          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid \
          JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \

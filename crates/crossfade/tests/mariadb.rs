@@ -213,6 +213,15 @@ fn c02_others_ask_for_the_place_of_their_snapshots_as_well() {
     across.stage.assert_equal();
 }
 
+#[test]
+fn v01_a_limit_that_the_server_puts_on_each_select_cuts_nothing_short() {
+    let across = Across::start().table();
+    across.on_source(&["SET GLOBAL sql_select_limit = 1"]);
+    across.stage.caught_up();
+    across.on_source(&["SET GLOBAL sql_select_limit = DEFAULT"]);
+    across.stage.assert_equal();
+}
+
 /// Without checksums events are shorter, and nothing else tells a whole one from the middle of another.
 #[test]
 fn c02_cuts_fit_a_log_without_checksums() {

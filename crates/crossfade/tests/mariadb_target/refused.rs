@@ -135,3 +135,24 @@ fn a_target_database_that_is_not_there_is_named() {
     let stage = stage.via(None, Some(pair.target.url("nowhere")));
     refused(caught_up(&stage), &["nowhere"]);
 }
+
+/// One transaction changes two tables, and both may collide.
+#[test]
+fn a09_a_collision_is_not_taken_for_one_of_another_table() {
+    let pair = Pair::start();
+    let stage = pair.stage(CROSSFADE).flags(&["--apply", "catch-up"]);
+    on(
+        &stage.source,
+        "CREATE TABLE people (id INT PRIMARY KEY, mail VARCHAR(40)); INSERT INTO people VALUES (1, 'taken');
+         CREATE TABLE seats (id INT PRIMARY KEY, code INT UNIQUE); INSERT INTO seats VALUES (1, 1), (2, 2)",
+    );
+    on(&stage.target, "CREATE TABLE people (id INT PRIMARY KEY, mail VARCHAR(40) UNIQUE)");
+    stage.caught_up();
+    on(
+        &stage.source,
+        "BEGIN; INSERT INTO people SELECT seq + 10, IF(seq = 7, 'taken', CONCAT('mail ', seq)) FROM seq_1_to_40;
+         UPDATE seats SET code = code + 10; COMMIT",
+    );
+    refused(caught_up(&stage), &["people"]);
+    assert_eq!(ask(&stage.target, "SELECT SUM(code) FROM seats"), "23");
+}

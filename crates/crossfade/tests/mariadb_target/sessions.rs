@@ -4,9 +4,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use testkit::mariadb::{self, Pair, Server};
-use testkit::{Load, Stage, market};
+use testkit::{Load, Stage, market, wait};
 
-use crate::{CROSSFADE, MODES, carried_or_refused, caught_up, on, refused, wait_for_a_lock};
+use crate::{CROSSFADE, MODES, ask, carried_or_refused, caught_up, on, refused, wait_for_a_lock};
 
 const ROWS: &str = "CREATE TABLE t (id INT PRIMARY KEY, value INT NOT NULL DEFAULT 0, note VARCHAR(40));
     INSERT INTO t SELECT seq, 0, CONCAT('note ', seq) FROM seq_1_to_200;
@@ -237,7 +237,12 @@ fn a_user_with_rights_on_two_databases_alone() {
     stage.caught_up();
     on(&stage.source, "UPDATE t SET value = 1; DELETE FROM t WHERE id = 5");
     let mut old = stage.run(&[]);
-    stage.wait_following(&mut old);
+    // Not by its status, which is still the one of the run before.
+    on(&stage.source, "INSERT INTO t VALUES (-2, 1, 'early')");
+    wait::until("it has applied a change", wait::LONG, || {
+        (ask(&direct, "SELECT COUNT(*) FROM t WHERE id = -2") == "1").then_some(())
+    });
+    assert!(old.running(), "{}", old.err());
     old.pause();
     stage.run_command(&["--until", "caught-up", "--take-over"]).output().assert_code(0);
     old.resume();
