@@ -1,8 +1,6 @@
 //! Brings the servers that the tests start, and the programs that the benchmarks measure against. Each step looks first
 //! and does nothing when nothing is missing.
 
-mod suite;
-
 use std::path::Path;
 use std::process::Command;
 
@@ -17,8 +15,7 @@ pub(crate) fn run() -> Result {
         missing.extend(["nodejs", "npm"]);
     }
     debian("tests", &missing)?;
-    npm()?;
-    mysql()
+    npm()
 }
 
 /// With what the benchmarks need besides the servers.
@@ -63,15 +60,6 @@ fn debian(who: &str, missing: &[&str]) -> Result {
         .map_err(|reason| {
             format!("the {who} need {}: install them, or run this as root\n{reason}", missing.join(", "))
         })
-}
-
-/// The newest MySQL that Debian has; its stable suites have none.
-fn mysql() -> Result {
-    let folder = shell::root().join("target/servers/mysql");
-    if folder.join("usr/sbin/mysqld").exists() {
-        return Ok(());
-    }
-    suite::unpack("sid", &folder, &["mysql-server-core", "mysql-client-core"])
 }
 
 fn npm() -> Result {
