@@ -203,8 +203,8 @@ const SETTINGS: &[Unfit] = &[
         severity: Severity::Note,
         setting: "local_infile",
         when: "NOT @@global.local_infile",
-        why: "rows are copied by INSERT, which is slower than LOAD DATA LOCAL",
-        remedy: "SET GLOBAL local_infile = ON; for the time of the copy",
+        why: "a row that is longer than max_allowed_packet cannot be copied, which LOAD DATA LOCAL would take in pieces",
+        remedy: "nothing where no row is so long; else SET GLOBAL local_infile = ON; for the time of the copy",
     },
     Unfit {
         id: "MY-TARGET-STRICT",
