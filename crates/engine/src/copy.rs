@@ -314,7 +314,7 @@ fn chunk_bytes(settings: &Settings, table: &Table) -> u64 {
     share.max(CHUNK_BYTES_MIN).min(settings.chunk_bytes)
 }
 
-const CHUNKS_PER_STREAM: u64 = 4;
+const CHUNKS_PER_STREAM: u64 = 12;
 
 /// In less than this a chunk's own cost, of a commit and a record, is felt.
 const CHUNK_BYTES_MIN: u64 = 8 << 20;
